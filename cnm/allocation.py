@@ -1,0 +1,231 @@
+"""Getting subnets and addresses from IPAM drivers, and giving them back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from .errors import InvalidError, NoAvailableAddress
+from .events import (
+    AddressReleased,
+    AddressRequested,
+    PoolInspected,
+    PoolReleased,
+    PoolRequested,
+)
+from .plugins import Driver
+from .requests import NetworkRequest, SubnetRequest
+from .rollback import Rollback
+from .types import (
+    Address,
+    AddressPool,
+    IPAddress,
+    IPAMData,
+    IPInterface,
+    IPNetwork,
+    NetworkInfo,
+    Pool,
+    PoolStatus,
+    Requirements,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Surroundings:
+    """What a subnet is chosen from, and what it must stay clear of."""
+
+    address_pools: tuple[AddressPool, ...]
+    exclude: tuple[IPNetwork, ...]
+
+
+def aux_owner(network_id: str, name: str) -> str:
+    """Return the owner of an auxiliary address."""
+    return f"{network_id}/{name}"
+
+
+async def request_network(
+    ipam: Driver,
+    network_id: str,
+    request: NetworkRequest,
+    needs: Requirements,
+    around: Surroundings,
+    rollback: Rollback,
+) -> tuple[IPAMData, ...]:
+    """Get all subnets of a network, with their gateways and auxiliary addresses.
+
+    :param rollback: is told how to give back each of them
+    """
+    data = []
+    for subnet in request.subnets:
+        pool = await ipam.demand(
+            PoolRequested(
+                network_id=network_id,
+                version=subnet.version,
+                subnet=subnet.subnet,
+                ip_range=subnet.ip_range,
+                options=request.ipam_options,
+                address_pools=around.address_pools,
+                exclude=tuple(
+                    net for net in around.exclude if net.version == subnet.version
+                ),
+            ),
+            Pool,
+        )
+        # releasing a pool releases the addresses in it
+        rollback.push(ipam.handle, PoolReleased(network_id=network_id, pool_id=pool.id))
+        gateway4, gateway6 = needs.gateway4, needs.gateway6
+        wants_gateway = gateway4 if subnet.version == 4 else gateway6
+        gateway = await _gateway(ipam, network_id, pool, subnet, wants_gateway)
+        for name, address in subnet.aux_addresses.items():
+            await _request(ipam, pool.id, aux_owner(network_id, name), address)
+        data.append(
+            IPAMData(
+                pool_id=pool.id,
+                subnet=pool.subnet,
+                ip_range=pool.ip_range,
+                gateway=gateway,
+                aux_addresses=subnet.aux_addresses,
+            )
+        )
+    return tuple(data)
+
+
+async def _gateway(
+    ipam: Driver, network_id: str, pool: Pool, subnet: SubnetRequest, wanted: bool
+) -> IPAddress | None:
+    if pool.gateway is not None and subnet.gateway is None:
+        return pool.gateway
+    if subnet.gateway is None and not wanted:
+        return None
+    event = AddressRequested(
+        pool_id=pool.id, owner=network_id, address=subnet.gateway, gateway=True
+    )
+    answer = await ipam.demand(event, Address)
+    return answer.interface.ip if answer.interface else None
+
+
+async def _request(
+    ipam: Driver, pool_id: str, owner: str, address: IPAddress | None, mac: str = ""
+) -> IPInterface | None:
+    event = AddressRequested(pool_id=pool_id, owner=owner, address=address, mac=mac)
+    return (await ipam.demand(event, Address)).interface
+
+
+async def release_network(ipam: Driver, network: NetworkInfo) -> None:
+    """Give back all subnets of a network."""
+    for data in network.ipam_data:
+        await ipam.handle(PoolReleased(network_id=network.id, pool_id=data.pool_id))
+
+
+async def restore_network(ipam: Driver, network: NetworkInfo) -> None:
+    """Reserve again what a network has, after a restart.
+
+    :raises CNMError: if the driver gives something else than before
+    """
+    for data in network.ipam_data:
+        event = PoolRequested(
+            network_id=network.id,
+            version=data.subnet.version,
+            subnet=data.subnet,
+            ip_range=data.ip_range,
+            options=network.ipam_options,
+        )
+        if not data.subnet.prefixlen:  # a driver without addresses is not told any
+            event = PoolRequested(
+                network_id=network.id,
+                version=data.subnet.version,
+                options=network.ipam_options,
+            )
+        pool = await ipam.demand(event, Pool)
+        if pool.id != data.pool_id:
+            raise InvalidError(
+                f"IPAM driver {ipam.name!r} gave pool {pool.id!r} for {data.pool_id!r}"
+            )
+        if data.gateway is not None and pool.gateway is None:
+            await ipam.demand(
+                AddressRequested(
+                    pool_id=pool.id,
+                    owner=network.id,
+                    address=data.gateway,
+                    gateway=True,
+                ),
+                Address,
+            )
+        for name, address in data.aux_addresses.items():
+            await _request(ipam, pool.id, aux_owner(network.id, name), address)
+
+
+def _pools(network: NetworkInfo, version: int) -> Sequence[IPAMData]:
+    return [data for data in network.ipam_data if data.subnet.version == version]
+
+
+async def request_address(
+    ipam: Driver,
+    network: NetworkInfo,
+    version: int,
+    owner: str,
+    address: IPAddress | None,
+    rollback: Rollback,
+    mac: str = "",
+) -> IPInterface | None:
+    """Get an address of a family for an endpoint.
+
+    :param address: the address that was asked for, or None for any
+    :return: the address, or None if the network has none of the family
+    :raises InvalidError: if the address is in no subnet of the network
+    :raises NoAvailableAddress: if all subnets are full
+    """
+    pools = _pools(network, version)
+    if address is not None:
+        pools = [data for data in pools if address in data.subnet]
+        if not pools:
+            subnets = ", ".join(str(d.subnet) for d in network.ipam_data) or "none"
+            raise InvalidError(
+                f"invalid address {address}: it does not belong to any of this "
+                f"network's subnets ({subnets})"
+            )
+    for data in pools:
+        try:
+            found = await _request(ipam, data.pool_id, owner, address, mac)
+        except NoAvailableAddress:
+            continue
+        if found is not None:
+            released = AddressReleased(
+                pool_id=data.pool_id, owner=owner, address=found.ip
+            )
+            rollback.push(ipam.handle, released)
+        return found
+    if pools:
+        raise NoAvailableAddress(
+            f"no available IPv{version} addresses on this network's address pools: "
+            f"{network.name} ({network.id[:12]})"
+        )
+    return None
+
+
+async def release_addresses(
+    ipam: Driver,
+    network: NetworkInfo,
+    owner: str,
+    addresses: Sequence[IPInterface | None],
+) -> None:
+    """Give back an endpoint's addresses."""
+    for interface in addresses:
+        if interface is None:
+            continue
+        for data in _pools(network, interface.version):
+            if interface.ip in data.subnet:
+                await ipam.handle(
+                    AddressReleased(
+                        pool_id=data.pool_id, owner=owner, address=interface.ip
+                    )
+                )
+
+
+async def status(ipam: Driver, network: NetworkInfo) -> Mapping[IPNetwork, PoolStatus]:
+    """Return how full each subnet of a network is, if the driver tells."""
+    answers = {
+        data.subnet: await ipam.handle(PoolInspected(pool_id=data.pool_id))
+        for data in network.ipam_data
+    }
+    return {subnet: answer for subnet, answer in answers.items() if answer}

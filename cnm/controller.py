@@ -1,0 +1,358 @@
+"""The controller: where applications begin."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Self, TypeVar, overload
+
+import anyio
+
+from . import lifecycle, network, sandbox
+from .bus import Subscription
+from .errors import (
+    ForbiddenError,
+    InvalidError,
+    NetworkNotFound,
+    TeardownError,
+)
+from .events import ControllerStarted, ControllerStopped, Event, NetworkCreated
+from .events import SandboxCreated
+from .network import Network
+from .plugins import DriverRegistry
+from .requests import NetworkRequest, network_request, sandbox_request
+from .sandbox import Sandbox
+from .services import Services
+from .store import MemoryStore, Store
+from .types import JSON, AddressPool, IPAddress, IPNetwork
+from .validation import Faults, address_pool, shown
+
+E = TypeVar("E", bound=Event)
+logger = logging.getLogger(__name__)
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+
+
+class Controller(anyio.AsyncContextManagerMixin):
+    """Manages the networks and sandboxes of one host network.
+
+    Use it as an async context manager. With a store that persists, what it has made
+    stays when the block ends, and is taken up again by the next controller of the name;
+    without one, everything is removed. An exception in the block comes out as itself.
+
+    :param name: tells controllers on one host network apart: lower-case letters, digits
+        and hyphens, at most 32
+    :param store: where the controller keeps its journal; in memory if None
+    :param netns: path of the network namespace to work in; the process's own if None
+    :param address_pools: blocks from which networks get subnets, such as
+        ``"10.0.0.0/8:24"``; libnetwork's, and more, if None
+    :param drivers: network drivers by name, besides those that are installed
+    :param ipam_drivers: IPAM drivers by name, besides those that are installed
+    :param run_dir: directory for namespaces and files; /run/cnm if None, or below
+        ``$XDG_RUNTIME_DIR`` where /run is not writable
+    :raises InvalidError: with everything that is wrong with the parameters
+
+    Entering the block raises:
+
+    :raises ConflictError: if a controller of the name runs on the host network
+    :raises MissingCapability: if the process lacks CAP_NET_ADMIN or CAP_SYS_ADMIN
+    :raises MissingFeature: if the kernel lacks something, such as nftables
+    :raises StoreError: if the store cannot be opened
+    """
+
+    def __init__(
+        self,
+        name: str = "cnm",
+        *,
+        store: Store | None = None,
+        netns: str | None = None,
+        address_pools: Iterable[AddressPool | tuple[str, int] | str] | None = None,
+        drivers: Mapping[str, object] | None = None,
+        ipam_drivers: Mapping[str, object] | None = None,
+        run_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        faults = Faults()
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            faults.add(
+                "name: expected 1 to 32 lower-case letters, digits and hyphens, not "
+                f"{shown(name)}"
+            )
+        if store is not None and not isinstance(store, Store):
+            faults.add(f"store: expected a Store, not {shown(store)}")
+        if netns is not None and not (isinstance(netns, str) and netns[:1] == "/"):
+            faults.add(f"netns: expected an absolute path, not {shown(netns)}")
+        pools = None
+        if address_pools is not None:
+            pools = faults.each("address_pools", address_pool, address_pools)
+        faults.check()
+        self._name = name
+        self._settings = lifecycle.Settings(
+            name=name,
+            store=store or MemoryStore(),
+            netns=netns,
+            address_pools=pools,
+            drivers=drivers or {},
+            ipam_drivers=ipam_drivers or {},
+            run_dir=None if run_dir is None else os.fspath(run_dir),
+        )
+        self._running: Services | None = None
+
+    def __repr__(self) -> str:
+        if self._running is None:
+            return f"<Controller {self._name!r}, not running>"
+        networks, sandboxes = self._running.networks, self._running.sandboxes
+        return (
+            f"<Controller {self._name!r}: {len(networks)} networks, "
+            f"{len(sandboxes)} sandboxes>"
+        )
+
+    @asynccontextmanager
+    async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
+        if self._running is not None:
+            raise ForbiddenError(f"controller {self._name!r} is running already")
+        error: Exception | None = None
+        async with AsyncExitStack() as stack:
+            services = await lifecycle.start(self._settings, stack)
+            self._running = services
+            stack.callback(self._stopped)
+            async with anyio.create_task_group() as tasks:
+                await lifecycle.start_tasks(services, tasks)
+                services.bus.publish(ControllerStarted(controller=self._name))
+                failures: list[Exception] = []
+                try:
+                    yield self
+                except Exception as exc:
+                    # leaves as itself, not in the task group's ExceptionGroup; the
+                    # tasks log what goes wrong, and raise nothing
+                    error = exc
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        failures = await lifecycle.stop(services)
+                        services.bus.publish(ControllerStopped(controller=self._name))
+                        services.bus.close()
+                tasks.cancel_scope.cancel()
+        if error is not None:
+            for failure in failures:
+                error.add_note(f"while stopping controller {self._name!r}: {failure!r}")
+            raise error
+        if failures:
+            raise TeardownError(f"stopping controller {self._name!r}", failures)
+
+    def _stopped(self) -> None:
+        self._running = None
+
+    @property
+    def _services(self) -> Services:
+        if self._running is None:
+            raise ForbiddenError(
+                f"controller {self._name!r} is not running: use it in 'async with'"
+            )
+        return self._running
+
+    @property
+    def name(self) -> str:
+        """The controller's name."""
+        return self._name
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """All networks, in the order of their creation."""
+        return tuple(self._services.networks)
+
+    @property
+    def sandboxes(self) -> tuple[Sandbox, ...]:
+        """All sandboxes, in the order of their creation."""
+        return tuple(self._services.sandboxes)
+
+    def network(self, ref: str) -> Network:
+        """Return a network. A full id beats a name, a name beats a unique id prefix.
+
+        :raises NetworkNotFound: if there is none
+        """
+        return self._services.networks.find(ref)
+
+    def sandbox(self, ref: str) -> Sandbox:
+        """Return a sandbox. A full id beats a name, a name beats a unique id prefix.
+
+        :raises SandboxNotFound: if there is none
+        """
+        return self._services.sandboxes.find(ref)
+
+    @property
+    def drivers(self) -> DriverRegistry:
+        """The network drivers: which are available, loaded, refused and why."""
+        return self._services.drivers
+
+    @property
+    def ipam_drivers(self) -> DriverRegistry:
+        """The IPAM drivers: which are available, loaded, refused and why."""
+        return self._services.ipam_drivers
+
+    async def create_network(
+        self,
+        name: str,
+        driver: str = "bridge",
+        *,
+        subnets: Iterable[str | IPNetwork] = (),
+        gateways: Iterable[str | IPAddress] = (),
+        ip_ranges: Iterable[str | IPNetwork] = (),
+        aux_addresses: Mapping[str, str | IPAddress] | None = None,
+        ipam: str = "default",
+        ipam_options: Mapping[str, JSON] | None = None,
+        internal: bool = False,
+        ipv4: bool = True,
+        ipv6: bool | None = None,
+        labels: Mapping[str, str] | None = None,
+        options: Mapping[str, JSON] | None = None,
+        attachable: bool = False,
+        config_only: bool = False,
+        config_from: str = "",
+    ) -> Network:
+        """Create a network.
+
+        If it fails or is cancelled, nothing is left of it. Of several calls with one
+        name, one succeeds.
+
+        :param name: its name, unique in the controller
+        :param driver: name of the driver that makes it
+        :param subnets: its subnets. A family that is enabled and has none gets one from
+            the address pools; ``"0.0.0.0/24"`` and ``"::/120"`` ask for one of that size
+        :param gateways: gateways, each in one of the subnets; the first address of a
+            subnet that has none, if the driver needs gateways
+        :param ip_ranges: parts of the subnets, from which addresses are chosen
+        :param aux_addresses: addresses that are never given to endpoints, by name
+        :param ipam: name of the IPAM driver
+        :param internal: whether the network is to have no way out
+        :param ipv4: whether endpoints get IPv4 addresses
+        :param ipv6: whether endpoints get IPv6 addresses; if there is an IPv6 subnet, if
+            None
+        :param options: options of the driver, by short name or libnetwork's label
+        :param attachable: kept for those who manage containers; it changes nothing here
+        :param config_only: only keep the configuration, for other networks to take
+        :param config_from: name of the network to take the configuration from
+        :raises InvalidError: with everything that is wrong with the parameters
+        :raises NameConflict: if there is a network of the name
+        :raises DriverNotFound: if there is no such driver
+        :raises PoolOverlap: if a subnet overlaps one that is in use
+        :raises NoAvailablePool: if the address pools are used up
+        :raises ForbiddenError: if parameters do not go with config_only or config_from
+        :raises DriverError: if the driver fails
+        """
+        services = self._services
+        request = network_request(
+            name,
+            driver=driver,
+            subnets=subnets,
+            gateways=gateways,
+            ip_ranges=ip_ranges,
+            aux_addresses=aux_addresses or {},
+            ipam=ipam,
+            ipam_options=ipam_options or {},
+            internal=internal,
+            attachable=attachable,
+            ipv4=ipv4,
+            ipv6=ipv6,
+            labels=labels or {},
+            options=options or {},
+            config_only=config_only,
+            config_from=config_from,
+        )
+        if request.config_from:
+            request = self._configured(request)
+        with services.networks.reserve(request.name):
+            make = network.create_configuration if config_only else network.create
+            created = await make(services, request)
+            services.networks.add(created)
+        services.bus.publish(NetworkCreated(network=created.info))
+        return created
+
+    def _configured(self, request: NetworkRequest) -> NetworkRequest:
+        for candidate in self.networks:
+            if candidate.name == request.config_from and candidate.info.config_only:
+                return network.configured(request, candidate.info)
+        raise NetworkNotFound(
+            request.config_from, ": there is no configuration network of that name"
+        )
+
+    async def create_sandbox(
+        self,
+        name: str,
+        *,
+        hostname: str = "",
+        domainname: str = "",
+        dns: Iterable[str | IPAddress] = (),
+        dns_search: Iterable[str] = (),
+        dns_options: Iterable[str] = (),
+        extra_hosts: Mapping[str, str | IPAddress] | None = None,
+        netns: str | int | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Sandbox:
+        """Create a sandbox: a network stack of its own.
+
+        If it fails or is cancelled, nothing is left of it.
+
+        :param name: its name, unique in the controller
+        :param hostname: the host name that its /etc/hosts gives to its addresses
+        :param domainname: the domain that its /etc/hosts adds
+        :param dns: name servers; the host's if empty
+        :param dns_search: search domains; the host's if empty, none if ``["."]``
+        :param dns_options: options of resolv.conf(5); the host's if empty
+        :param extra_hosts: addresses for its /etc/hosts, by name
+        :param netns: None to make a network namespace; the path of one, the id of a
+            process that is in one, or ``"host"`` for the controller's own, to adopt it.
+            An adopted namespace is left as it was found
+        :raises InvalidError: with everything that is wrong with the parameters
+        :raises NameConflict: if there is a sandbox of the name
+        """
+        services = self._services
+        request = sandbox_request(
+            name,
+            hostname=hostname,
+            domainname=domainname,
+            dns=dns,
+            dns_search=dns_search,
+            dns_options=dns_options,
+            extra_hosts=extra_hosts or {},
+            netns=netns,
+            labels=labels or {},
+        )
+        with services.sandboxes.reserve(request.name):
+            created = await sandbox.create(services, request)
+            services.sandboxes.add(created)
+        services.bus.publish(SandboxCreated(sandbox=created.info))
+        return created
+
+    @overload
+    def subscribe(
+        self, *, buffer: int = 1024
+    ) -> AbstractAsyncContextManager[Subscription[Event]]: ...
+    @overload
+    def subscribe(
+        self, *types: type[E], buffer: int = 1024
+    ) -> AbstractAsyncContextManager[Subscription[E]]: ...
+    def subscribe(
+        self, *types: type[Event], buffer: int = 1024
+    ) -> AbstractAsyncContextManager[Subscription[Event]]:
+        """Hear of events, from entering the block until leaving it.
+
+        Events come in the order in which they happened, each after it has been stored.
+        They are never held back for a subscriber, and never lost in silence: one that
+        is too slow gets SubscriberTooSlow.
+
+        :param types: classes of events, or base classes of them; all if none is given
+        :param buffer: how many events may wait for the subscriber
+        :raises InvalidError: if one of the types is no class of events
+        """
+        wrong = [
+            shown(kind)
+            for kind in types
+            if not (isinstance(kind, type) and issubclass(kind, Event))
+        ]
+        if wrong:
+            raise InvalidError(f"types: expected classes of events, not {wrong[0]}")
+        if isinstance(buffer, bool) or not isinstance(buffer, int) or buffer < 1:
+            raise InvalidError(f"buffer: expected at least 1, not {shown(buffer)}")
+        return self._services.bus.subscribe(types or (Event,), buffer)

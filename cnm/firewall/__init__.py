@@ -1,0 +1,25 @@
+"""One nftables table per controller: fixed rules, and all state in sets and maps.
+
+Whatever is added to or taken from a controller (a network, a published port) is a few
+:class:`Element` objects for :meth:`Firewall.update`.
+"""
+
+from __future__ import annotations
+
+from ..linux.nftables import Element
+from .forwarding import adopt_forwarding, close_forwarding, open_forwarding
+from .network import Mode, NetworkRules
+from .table import Firewall, NftSockets, table_name, tables
+
+__all__ = [
+    "Element",
+    "Firewall",
+    "Mode",
+    "NetworkRules",
+    "NftSockets",
+    "adopt_forwarding",
+    "close_forwarding",
+    "open_forwarding",
+    "table_name",
+    "tables",
+]

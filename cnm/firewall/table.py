@@ -1,0 +1,211 @@
+"""A controller's nftables table."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from ..errors import ConflictError, NetlinkError
+from ..linux.nftables import Batch, Element, commit, generation, list_tables
+from .administration import keep_administration
+from .ruleset import add_ruleset
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..linux.netlink import NetlinkSocket
+    from ..linux.nftables import Value
+
+# How often somebody else may change tables while this one is being read and rebuilt.
+_REBUILD_ATTEMPTS = 20
+_DEFAULT_CONTROLLER = "cnm"
+
+_Place: TypeAlias = "tuple[str, tuple[Value, ...], tuple[Value, ...] | None]"
+_Elements: TypeAlias = "dict[_Place, Element]"
+
+
+class NftSockets(Protocol):
+    """What the firewall needs of a plan's sockets."""
+
+    @property
+    def nft(self) -> NetlinkSocket:
+        """A netlink socket of protocol ``NETLINK_NETFILTER``."""
+
+
+def table_name(controller: str) -> str:
+    """Return the name of a controller's table: ``cnm``, or ``cnm-NAME``."""
+    if controller == _DEFAULT_CONTROLLER:
+        return controller
+    return f"{_DEFAULT_CONTROLLER}-{controller}"
+
+
+def tables(sockets: NftSockets) -> list[str]:
+    """Return the names of the namespace's tables, whoever made them.
+
+    :raises MissingFeature: if the kernel has no nf_tables
+    """
+    return list_tables(sockets.nft)
+
+
+class Firewall:
+    """One table, and what ought to be in it.
+
+    The methods block: they belong into plans. They may be called from several threads;
+    each change is one atomic transaction.
+
+    :param table: its name, see :func:`table_name`
+    """
+
+    def __init__(self, table: str) -> None:
+        self.table = table
+        self._lock = threading.Lock()
+        self._built = False
+        self._elements: _Elements = {}
+
+    def __contains__(self, element: Element) -> bool:
+        """Tell whether an element ought to be in the table."""
+        return self._elements.get(_place(element)) == element
+
+    def update(
+        self,
+        sockets: NftSockets,
+        *,
+        add: Iterable[Element] = (),
+        remove: Iterable[Element] = (),
+    ) -> None:
+        """Remove elements, then add elements: all of it, or nothing.
+
+        Before the first :meth:`rebuild` it is only taken down. To remove what is not
+        there, and to add what is there already, are no errors. If somebody has deleted
+        the table, or elements of it, it is rebuilt.
+
+        :raises ConflictError: if a key is to be added that has other data
+        :raises NetlinkError: if the kernel refuses the change
+        """
+        with self._lock:
+            change = _Change(self._elements, add, remove)
+            batch = Batch(self.table)
+            batch.delete_elements(change.removed.values())
+            batch.add_elements(change.added.values())
+            if self._built and not _commit_if_there(sockets.nft, batch):
+                self._rebuild(sockets, change.wanted())
+            change.apply()
+
+    def rebuild(self, sockets: NftSockets) -> None:
+        """Make the table anew, with all its elements, without a gap in between.
+
+        What the administrator has put into it stays: the rules of the chain ``user``,
+        and the chains and sets that they mention.
+
+        :raises MissingFeature: if the kernel has no nf_tables
+        :raises NetlinkError: if the kernel refuses the table
+        """
+        with self._lock:
+            self._rebuild(sockets, self._elements)
+            self._built = True
+
+    def remove(self, sockets: NftSockets) -> None:
+        """Delete the table; no error if it is gone. Later updates are taken down."""
+        batch = Batch(self.table)
+        batch.delete_table()
+        with self._lock:
+            self._built = False
+            _commit_if_there(sockets.nft, batch)
+
+    def exists(self, sockets: NftSockets) -> bool:
+        """Return whether the kernel has the table."""
+        return self.table in tables(sockets)
+
+    def _rebuild(self, sockets: NftSockets, elements: _Elements) -> None:
+        batch = Batch(self.table)
+        batch.add_table()  # so that there is one to delete
+        batch.delete_table()
+        batch.add_table()
+        add_ruleset(batch)
+        batch.add_elements(elements.values())
+        for _ in range(_REBUILD_ATTEMPTS):
+            if self._replace(sockets.nft, batch):
+                return
+        raise NetlinkError(
+            errno.ERESTART, f"rebuild table {self.table}", "it kept being changed"
+        )
+
+    def _replace(self, nft: NetlinkSocket, ours: Batch) -> bool:
+        """Replace the table, and return False if somebody changed it meanwhile."""
+        batch = Batch(self.table)
+        batch.requests += ours.requests
+        before = generation(nft)
+        if self.table in list_tables(nft):
+            keep_administration(nft, batch)
+        try:
+            commit(nft, batch, generation=before)
+        except NetlinkError as exc:
+            if exc.errno != errno.ERESTART:
+                raise
+            return False
+        return True
+
+
+class _Change:
+    """What an update comes to, given the elements that are there.
+
+    :ivar removed: those that go
+    :ivar added: those that come
+    """
+
+    def __init__(
+        self, present: _Elements, add: Iterable[Element], remove: Iterable[Element]
+    ) -> None:
+        self._present = present
+        self.removed: _Elements = {}
+        self.added: _Elements = {}
+        for element in remove:
+            place = _place(element)
+            if present.get(place) == element:
+                self.removed[place] = element
+        for element in add:
+            self._add(element)
+
+    def apply(self) -> None:
+        """Make the change in the elements that are there."""
+        for place in self.removed:
+            del self._present[place]
+        self._present.update(self.added)
+
+    def wanted(self) -> _Elements:
+        """Return the elements that are there afterwards."""
+        present = self._present.items()
+        stay = {place: it for place, it in present if place not in self.removed}
+        return stay | self.added
+
+    def _add(self, element: Element) -> None:
+        place = _place(element)
+        if self.removed.get(place) == element:
+            del self.removed[place]
+            return
+        there = self.added.get(place)
+        if there is None and place not in self.removed:
+            there = self._present.get(place)
+        if there is None:
+            self.added[place] = element
+        elif there != element:
+            raise ConflictError(
+                f"{element.key!r} in set {element.set.name!r} has {there.data!r} "
+                f"already, and cannot have {element.data!r}"
+            )
+
+
+def _place(element: Element) -> _Place:
+    return element.set.name, element.key, element.end
+
+
+def _commit_if_there(nft: NetlinkSocket, batch: Batch) -> bool:
+    """Commit, and return False if what is to be changed does not exist."""
+    try:
+        commit(nft, batch)
+    except NetlinkError as exc:
+        if exc.errno != errno.ENOENT:
+            raise
+        return False
+    return True

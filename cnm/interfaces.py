@@ -1,0 +1,297 @@
+"""Putting an endpoint's interface into a sandbox, and taking it out: blocking plans."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import IPv6Interface
+
+from .errors import InvalidError, KernelError, NetlinkError
+from .events import JoinInfo, LeaveInfo
+from .linux import (
+    REAP_GROUP,
+    NetlinkSocket,
+    Placement,
+    Request,
+    SandboxSockets,
+    Sockets,
+    add_address,
+    add_route,
+    dump_links,
+    get_link,
+    namespaces,
+    parse_link,
+    set_link,
+    sysctl,
+)
+from .types import IPAddress, IPInterface, Route
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DefaultRoute:
+    """A default route that a sandbox is to have.
+
+    :ivar version: 4 or 6
+    :ivar via: next hop, or None if it is on the link
+    :ivar index: the link; 0 for the one that is being placed
+    :ivar replace: whether a default route of ours is there, to be replaced
+    """
+
+    version: int
+    via: IPAddress | None
+    index: int = 0
+    replace: bool
+
+    def request(self, index: int = 0) -> Request:
+        """Return the request that sets it. Replacing is atomic."""
+        return add_route(
+            None,
+            version=self.version,
+            via=self.via,
+            index=self.index or index,
+            replace=self.replace,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Interface:
+    """An endpoint's interface in its sandbox.
+
+    :ivar addresses: what it is given, link-local addresses included
+    :ivar sysctls: ``net.X.Y.IFNAME.Z`` to value
+    """
+
+    name: str
+    index: int
+    addresses: tuple[IPInterface, ...]
+    mac: str = ""
+    sysctls: Mapping[str, str]
+    routes: tuple[Route, ...] = ()
+
+    @property
+    def has_ipv6(self) -> bool:
+        """Whether it has an IPv6 address."""
+        return any(address.version == 6 for address in self.addresses)
+
+
+def names(sockets: Sockets, key: str) -> frozenset[str]:
+    """Plan: return the names of all interfaces in a sandbox."""
+    with sockets.sandbox(key) as sandbox:
+        links = sandbox.route.dump(dump_links())
+        return frozenset(parse_link(link).name for link in links)
+
+
+def place(
+    sockets: Sockets,
+    key: str,
+    interface: Interface,
+    join: JoinInfo,
+    defaults: Sequence[DefaultRoute],
+    previous: Sequence[DefaultRoute],
+) -> int:
+    """Plan: make or move the interface into the sandbox, and configure it.
+
+    If it fails, the sandbox is as before; what the driver's part of the plan has made
+    in the controller's namespace is left to the driver.
+
+    :param defaults: default routes that go through the interface
+    :param previous: default routes that these replace
+    :return: index of the interface in the sandbox
+    """
+    with sockets.sandbox(key) as sandbox:
+        index = interface.index
+        try:
+            if join.plan is not None:
+                join.plan(
+                    Placement(
+                        sockets, sandbox.netns, sandbox.route, interface.name, index
+                    )
+                )
+            else:
+                index = _move(sockets, sandbox, join.interface, interface)
+            _write_sysctls(sockets, sandbox, interface)
+            _configure(sandbox.route, index, interface, defaults)
+        except BaseException:
+            _bury(sandbox.route, index)
+            for default in previous:
+                sandbox.route.call(default.request())
+            raise
+        return index
+
+
+def _configure(
+    route: NetlinkSocket,
+    index: int,
+    interface: Interface,
+    defaults: Sequence[DefaultRoute],
+) -> None:
+    requests = [*_addresses(index, interface), set_link(index, up=True)]
+    requests += [
+        add_route(static.destination, via=static.via, index=index)
+        for static in interface.routes
+    ]
+    # A batch goes on after an error. What replaces something waits until the rest
+    # has succeeded.
+    requests += [d.request(index) for d in defaults if not d.replace]
+    route.call(*requests)
+    if replacing := [d.request(index) for d in defaults if d.replace]:
+        route.call(*replacing)
+
+
+def _addresses(index: int, interface: Interface) -> list[Request]:
+    requests = [add_address(index, address) for address in interface.addresses]
+    if interface.has_ipv6 and interface.mac:
+        # The kernel's own link-local address would go through duplicate address
+        # detection, router solicitation and multicast reports to every port.
+        requests.insert(0, set_link(index, address_generation="none"))
+        requests.insert(1, add_address(index, link_local_address(interface.mac)))
+    return requests
+
+
+def link_local_address(mac: str) -> IPv6Interface:
+    """Return the link-local address of a MAC address (RFC 4291, appendix A)."""
+    octets = bytearray.fromhex(mac.replace(":", ""))
+    octets[0] ^= 2
+    host = octets[:3] + b"\xff\xfe" + octets[3:]
+    return IPv6Interface((b"\xfe\x80" + bytes(6) + bytes(host), 64))
+
+
+def _move(
+    sockets: Sockets, sandbox: SandboxSockets, source: str, interface: Interface
+) -> int:
+    """Move a link that the driver has made into the sandbox, under its name there."""
+    link = parse_link(sockets.route.call(get_link(name=source))[0])
+    sockets.route.call(
+        set_link(
+            link.index,
+            netns=sandbox.netns,
+            rename=interface.name,
+            mac=interface.mac,
+        )
+    )
+    return parse_link(sandbox.route.call(get_link(name=interface.name))[0]).index
+
+
+def _write_sysctls(
+    sockets: Sockets, sandbox: SandboxSockets, interface: Interface
+) -> None:
+    """Write the settings of the interface, before it is up."""
+    # a slash stands for a dot in an interface's name
+    own = interface.name.replace(".", "/")
+    with sockets.inside(sandbox.netns):
+        if interface.has_ipv6:
+            # gateways are set by us; a neighbour's router advertisement is not heard
+            sysctl.write(f"net.ipv6.conf.{own}.accept_ra", "0")
+        else:
+            _disable_ipv6(own)
+        for name, value in interface.sysctls.items():
+            sysctl.write(name.replace("IFNAME", own), value)
+
+
+def _disable_ipv6(own: str) -> None:
+    """Keep an interface without IPv6 addresses from hearing neighbour discovery."""
+    try:
+        sysctl.write(f"net.ipv6.conf.{own}.disable_ipv6", "1")
+    except KernelError as exc:
+        if exc.errno != errno.ENOENT:  # a kernel without IPv6 has nothing to disable
+            raise
+
+
+def reroute(sockets: Sockets, key: str, defaults: Sequence[DefaultRoute]) -> None:
+    """Plan: have default routes go through other interfaces."""
+    with sockets.sandbox(key) as sandbox:
+        sandbox.route.call(*(default.request() for default in defaults))
+
+
+def take_out(sockets: Sockets, key: str, index: int, left: LeaveInfo | None) -> None:
+    """Plan: take an interface out of a sandbox that lives on.
+
+    The interface is down and has lost its name when the plan returns; the reaper
+    deletes it.
+    """
+    try:
+        with sockets.sandbox(key) as sandbox:
+            _bury(sandbox.route, index)
+    finally:
+        if left is not None and left.plan is not None:
+            left.plan(sockets)
+
+
+def _bury(route: NetlinkSocket, index: int) -> None:
+    try:
+        route.call(
+            set_link(index, up=False),
+            set_link(index, rename=f"cnm{index}", group=REAP_GROUP),
+        )
+    except NetlinkError as exc:
+        if exc.errno != errno.ENODEV:
+            raise
+
+
+def destroy(
+    sockets: Sockets, key: str, left: Sequence[LeaveInfo | None], directory: str
+) -> None:
+    """Plan: take all endpoints off their networks, and remove the sandbox.
+
+    Their interfaces go with its namespace. Every step is tried.
+
+    :param key: path of the namespace, or ``""`` if others still use it
+    :param directory: directory of the sandbox's files
+    """
+    steps: list[Callable[[], object]] = [
+        partial(info.plan, sockets) for info in left if info and info.plan
+    ]
+    if key:
+        steps.append(partial(sockets.remove, key))
+    steps.append(partial(shutil.rmtree, directory, ignore_errors=True))
+    failures: list[Exception] = []
+    for step in steps:
+        try:
+            step()
+        except Exception as exc:
+            failures.append(exc)
+    if failures:
+        raise ExceptionGroup(f"removing the sandbox at {key}", failures)
+
+
+def make_namespace(sockets: Sockets, key: str, netns: str | int | None) -> None:
+    """Plan: make a network namespace at a path, or pin one that is there.
+
+    :param netns: None to make one, ``"host"`` for the controller's own, a pid, a path
+    :raises InvalidError: if there is no such process or no such namespace
+    """
+    if netns is None:
+        sockets.create(key, lambda route: route.call(set_link(1, up=True)))
+        return
+    if netns == "host":
+        _share_home(sockets, key)
+        return
+    path = f"/proc/{netns}/ns/net" if isinstance(netns, int) else netns
+    try:
+        descriptor = namespaces.open_namespace(path)
+    except KernelError as exc:
+        what = f"process {netns}" if isinstance(netns, int) else f"path {netns!r}"
+        raise InvalidError(
+            f"netns: {what} has no network namespace: {exc.strerror}"
+        ) from exc
+    try:
+        # by way of the descriptor: the process may end, its id be used again
+        namespaces.pin(f"/proc/self/fd/{descriptor}", key)
+    finally:
+        os.close(descriptor)
+
+
+def _share_home(sockets: Sockets, key: str) -> None:
+    try:
+        namespaces.pin(f"/proc/self/fd/{sockets.home}", key)
+    except FileExistsError:
+        return  # all sandboxes on the host share one key
+
+
+def drop_namespace(sockets: Sockets, key: str) -> None:
+    """Plan: let go of the namespace at a path."""
+    sockets.remove(key)

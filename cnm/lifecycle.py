@@ -1,0 +1,296 @@
+"""Starting and stopping a controller."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
+from functools import partial
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup, TaskStatus
+
+from .bus import Bus
+from .directory import Directory
+from .errors import (
+    CNMError,
+    ConflictError,
+    KernelError,
+    NetworkNotFound,
+    SandboxNotFound,
+    SubscriberTooSlow,
+)
+from .events import Event, FirewallRebuilt, LinkRemoved
+from .firewall import Firewall, close_forwarding, table_name
+from .hookspecs import IPAMDriver, NetworkDriver, Observer
+from .linux import (
+    HostRoutes,
+    Kernel,
+    LinkGone,
+    Monitor,
+    Sockets,
+    TableGone,
+    namespaces,
+)
+from .linux.announcer import Announcer
+from .linux.privileges import require_capabilities
+from .linux.reaper import Reaper
+from .network import Network
+from .plugins import DriverRegistry
+from .restore import restore
+from .sandbox import Sandbox
+from .services import Services
+from .store import Store
+from .types import AddressPool
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that the removal of everything may take when an ephemeral controller stops.
+STOP_TIMEOUT = 300
+#: Events that may wait for an observer plugin.
+OBSERVER_BUFFER = 10_000
+#: The file whose content tells this machine from others, machine-id(5).
+MACHINE_ID = "/etc/machine-id"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """How a controller was asked for."""
+
+    name: str
+    store: Store
+    netns: str | None
+    address_pools: tuple[AddressPool, ...] | None
+    drivers: Mapping[str, object]
+    ipam_drivers: Mapping[str, object]
+    run_dir: str | None
+
+
+def _default_run_dir() -> str:
+    if os.access("/run", os.W_OK):
+        return "/run/cnm"
+    base = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/cnm-{os.getuid()}"
+    return f"{base}/cnm"
+
+
+def _claim(settings: Settings) -> tuple[str, int]:
+    """Make the controller's directory and lock it. Blocks.
+
+    :return: the directory, and the file descriptor that holds the lock
+    """
+    home = settings.netns or "/proc/self/ns/net"
+    try:
+        device, inode = namespaces.identity(home)
+    except OSError as exc:
+        raise KernelError(
+            exc.errno or errno.EIO, f"open the network namespace {home}"
+        ) from exc
+    base = settings.run_dir or _default_run_dir()
+    # one directory for each name on each host network
+    directory = f"{base}/{settings.name}-{device:x}.{inode:x}"
+    while True:
+        lock = _lock(directory, settings.name)
+        # whoever stopped meanwhile has removed the file that is locked here
+        if os.path.exists(f"{directory}/lock"):
+            break
+        os.close(lock)
+    return directory, lock
+
+
+def _lock(directory: str, name: str) -> int:
+    try:
+        for part in ("netns", "files"):
+            os.makedirs(f"{directory}/{part}", mode=0o755, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        lock = os.open(f"{directory}/lock", flags, 0o600)
+    except OSError as exc:
+        raise KernelError(exc.errno or errno.EIO, f"make {directory}") from exc
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise ConflictError(
+            f"a controller named {name!r} runs on this host network already"
+        ) from None
+    return lock
+
+
+def _unclaim(directory: str, lock: int) -> None:
+    """Unlock the controller's directory, and remove it if there is nothing in it."""
+    try:
+        os.rmdir(f"{directory}/netns")
+        os.rmdir(f"{directory}/files")
+        os.unlink(f"{directory}/lock")
+        os.rmdir(directory)
+    except OSError as exc:
+        logger.debug("%s stays: %s", directory, exc)
+    finally:
+        os.close(lock)
+
+
+def _host_id() -> str:
+    try:
+        with open(MACHINE_ID, encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return socket.gethostname()
+
+
+def _default_pools() -> tuple[AddressPool, ...]:
+    from .ipam.pools import default_address_pools  # netaddr takes a while to import
+
+    return default_address_pools(_host_id())
+
+
+async def start(settings: Settings, stack: AsyncExitStack) -> Services:
+    """Start a controller: claim its name, restore what its store knows.
+
+    :param stack: is given what has to be closed
+    """
+    await anyio.to_thread.run_sync(require_capabilities, "run a controller")
+    directory, lock = await anyio.to_thread.run_sync(_claim, settings)
+    stack.push_async_callback(anyio.to_thread.run_sync, _unclaim, directory, lock)
+    kernel = await stack.enter_async_context(Kernel(settings.netns))
+    await settings.store.open()
+    stack.push_async_callback(settings.store.close)
+    drivers = DriverRegistry(NetworkDriver, settings.drivers)
+    ipam_drivers = DriverRegistry(IPAMDriver, settings.ipam_drivers)
+    observers = DriverRegistry(Observer)
+    for registry in (drivers, ipam_drivers, observers):
+        await anyio.to_thread.run_sync(registry.discover)
+    routes = await kernel.run(lambda sockets: HostRoutes())
+    stack.callback(routes.close)
+    monitor = await kernel.run(lambda sockets: Monitor())
+    stack.callback(monitor.close)
+    pools = settings.address_pools
+    if pools is None:
+        pools = await anyio.to_thread.run_sync(_default_pools)
+    services = Services(
+        name=settings.name,
+        run_dir=directory,
+        ephemeral=not settings.store.persistent,
+        kernel=kernel,
+        firewall=Firewall(table_name(settings.name)),
+        store=settings.store,
+        bus=Bus(),
+        announcer=Announcer(kernel),
+        reaper=Reaper(kernel),
+        routes=routes,
+        monitor=monitor,
+        drivers=drivers,
+        ipam_drivers=ipam_drivers,
+        observers=observers,
+        address_pools=pools,
+        networks=Directory[Network](NetworkNotFound),
+        sandboxes=Directory[Sandbox](SandboxNotFound),
+    )
+    stack.callback(services.bus.close)
+    await restore(services)
+    return services
+
+
+async def start_tasks(services: Services, tasks: TaskGroup) -> None:
+    """Start what a controller does in the background."""
+    for job in (services.announcer.run, services.reaper.run):
+        tasks.start_soon(_guard, job)
+    tasks.start_soon(_guard, partial(_watch, services))
+    for info in services.observers.available:
+        await tasks.start(_observe, services, info.name)
+
+
+async def _guard(job: Callable[[], Awaitable[None]]) -> None:
+    """Run a task of the controller; it must not take the application down."""
+    try:
+        await job()
+    except Exception:
+        logger.exception("a task of the controller failed")
+
+
+async def _observe(
+    services: Services, name: str, *, task_status: TaskStatus[None]
+) -> None:
+    """Hand all events to an observer plugin."""
+    try:
+        observer = await services.observers.get(name)
+    except CNMError:
+        logger.exception("observer %r cannot be used", name)
+        task_status.started()
+        return
+    async with services.bus.subscribe((Event,), OBSERVER_BUFFER) as events:
+        task_status.started()
+        try:
+            async for event in events:
+                try:
+                    await observer.call("cnm_event", event)
+                except Exception:
+                    logger.exception("observer %r failed on %s", name, event.name)
+        except SubscriberTooSlow:
+            logger.exception("observer %r hears no further events", name)
+
+
+async def _watch(services: Services) -> None:
+    """Notice when somebody removes what is ours."""
+    async with aclosing(services.monitor.watch()) as changes:
+        async for change in changes:
+            if isinstance(change, LinkGone):
+                _link_gone(services, change)
+            elif isinstance(change, TableGone):
+                if change.name == services.firewall.table:
+                    await _rebuild_firewall(services)
+            else:  # something was missed
+                await _rebuild_firewall(services)
+
+
+async def _rebuild_firewall(services: Services) -> None:
+    if await services.kernel.run(services.firewall.exists):
+        return
+    await services.kernel.run(services.firewall.rebuild)
+    logger.warning("somebody removed the nftables table; it is back")
+    services.bus.publish(FirewallRebuilt(controller=services.name))
+
+
+def _link_gone(services: Services, change: LinkGone) -> None:
+    mark, _, identity = change.alias.rpartition(":")
+    if mark != services.mark or not services.has_link(identity):
+        return
+    logger.warning("somebody removed the link %s", change.name)
+    services.bus.publish(
+        LinkRemoved(controller=services.name, link=change.name, object_id=identity)
+    )
+
+
+async def stop(services: Services) -> list[Exception]:
+    """Stop a controller; an ephemeral one removes all that it has made.
+
+    :return: what failed
+    """
+    failures: list[Exception] = []
+    if services.ephemeral:
+        # configuration networks last: others depend on them
+        networks = sorted(services.networks, key=lambda n: n.info.config_only)
+        removals = [sandbox.delete for sandbox in services.sandboxes]
+        removals += [partial(network.delete, force=True) for network in networks]
+        for remove in removals:
+            try:
+                with anyio.fail_after(STOP_TIMEOUT):
+                    await remove()
+            except Exception as exc:
+                failures.append(exc)
+    try:
+        await services.reaper.reap()
+        if services.ephemeral:
+            await services.kernel.run(_remove_table, services.firewall)
+    except Exception as exc:
+        failures.append(exc)
+    return failures
+
+
+def _remove_table(sockets: Sockets, firewall: Firewall) -> None:
+    close_forwarding(sockets, firewall)
+    firewall.remove(sockets)

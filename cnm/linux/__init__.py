@@ -1,0 +1,95 @@
+"""The Linux kit: netlink, network namespaces, nftables.
+
+For drivers as much as for the core. Functions such as :func:`add_bridge` return
+requests; ``placement.route.call(...)`` or ``sockets.route.call(...)`` sends them, many
+at a time, from a plan that :class:`Kernel` runs in a worker thread.
+"""
+
+from __future__ import annotations
+
+from .addresses import (
+    LinkAddress,
+    add_address,
+    delete_address,
+    dump_addresses,
+    parse_address,
+)
+from .host_routes import HostRoutes
+from .kernel import Kernel, Placement, SandboxSockets, Sockets
+from .links import (
+    REAP_GROUP,
+    Link,
+    add_bridge,
+    add_ifb,
+    add_macvlan,
+    add_veth,
+    choose_index,
+    delete_link,
+    dump_links,
+    get_link,
+    parse_link,
+    set_bridge_port,
+    set_ipv4_configuration,
+    set_link,
+)
+from .monitor import LinkGone, Monitor, Overrun, TableGone
+from .neighbours import delete_neighbour, set_fdb, set_neighbour
+from . import namespaces, sysctl
+from .netlink import (
+    NETLINK_NETFILTER,
+    NETLINK_ROUTE,
+    Message,
+    NetlinkSocket,
+    Request,
+)
+from .routes import (
+    KernelRoute,
+    add_route,
+    delete_route,
+    dump_routes,
+    parse_route,
+)
+
+__all__ = [
+    "NETLINK_NETFILTER",
+    "NETLINK_ROUTE",
+    "REAP_GROUP",
+    "HostRoutes",
+    "Kernel",
+    "KernelRoute",
+    "Link",
+    "LinkAddress",
+    "LinkGone",
+    "Message",
+    "Monitor",
+    "NetlinkSocket",
+    "Overrun",
+    "Placement",
+    "Request",
+    "SandboxSockets",
+    "Sockets",
+    "TableGone",
+    "add_address",
+    "add_bridge",
+    "add_ifb",
+    "add_macvlan",
+    "add_route",
+    "add_veth",
+    "choose_index",
+    "delete_address",
+    "delete_link",
+    "delete_neighbour",
+    "delete_route",
+    "dump_addresses",
+    "dump_links",
+    "dump_routes",
+    "get_link",
+    "parse_address",
+    "parse_link",
+    "parse_route",
+    "set_bridge_port",
+    "set_fdb",
+    "set_ipv4_configuration",
+    "set_link",
+    "set_neighbour",
+]

@@ -1,0 +1,354 @@
+"""Blocking work on the kernel, in a few worker threads.
+
+A netlink request runs inside send(2), so nothing is gained by waiting for a netlink
+socket. Kernel work is a blocking *plan*: a plain function that makes all the requests
+of an operation, and costs one trip to a worker thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import queue
+import socket
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Concatenate, Generic, ParamSpec, Self, TypeAlias, TypeVar, cast
+
+import anyio
+import anyio.lowlevel
+
+from ..errors import KernelError
+from . import namespaces
+from .netlink import NETLINK_NETFILTER, NetlinkSocket
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_Notify: TypeAlias = Callable[[Callable[[], object]], object]
+logger = logging.getLogger(__name__)
+
+#: Sandboxes whose sockets are kept open between two plans: a socket costs 60 us to
+#: make, and a file descriptor to keep.
+KEPT_SANDBOXES = 64
+
+
+class SandboxSockets:
+    """An open network namespace and a netlink socket inside it.
+
+    :ivar netns: file descriptor of the namespace
+    :ivar route: rtnetlink socket in it
+    """
+
+    def __init__(self, netns: int, route: NetlinkSocket) -> None:
+        self.netns = netns
+        self.route = route
+
+    def close(self) -> None:
+        """Close both; an open socket would keep the namespace alive."""
+        self.route.close()
+        os.close(self.netns)
+
+
+class _Kept:
+    """Sockets of the sandboxes that were used last, shared by the worker threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: OrderedDict[str, SandboxSockets] = OrderedDict()
+
+    def take(self, key: str) -> SandboxSockets | None:
+        with self._lock:
+            return self._open.pop(key, None)
+
+    def put(self, key: str, sockets: SandboxSockets) -> None:
+        with self._lock:
+            # two plans on one namespace at a time is rare: keep one, close the other
+            surplus = [self._open.pop(key)] if key in self._open else []
+            self._open[key] = sockets
+            if len(self._open) > KEPT_SANDBOXES:
+                surplus.append(self._open.popitem(last=False)[1])
+        for old in surplus:
+            old.close()
+
+    def forget(self, key: str) -> None:
+        if sockets := self.take(key):
+            sockets.close()
+
+    def close(self) -> None:
+        while self._open:
+            self._open.popitem()[1].close()
+
+
+class Sockets:
+    """What a plan works with: the sockets of the worker thread it runs in.
+
+    :ivar home: file descriptor of the controller's network namespace
+    :ivar route: rtnetlink socket in the controller's namespace
+    """
+
+    def __init__(self, home: int, kept: _Kept) -> None:
+        self.home = home
+        self.lost = False
+        self.route = NetlinkSocket()
+        self._nft: NetlinkSocket | None = None
+        self._packet: socket.socket | None = None
+        self._kept = kept
+
+    @property
+    def nft(self) -> NetlinkSocket:
+        """The nfnetlink socket in the controller's namespace."""
+        if self._nft is None:
+            self._nft = NetlinkSocket(NETLINK_NETFILTER)
+        return self._nft
+
+    @property
+    def packet(self) -> socket.socket:
+        """A packet socket in the controller's namespace, for sending.
+
+        It is kept, because closing one waits for an RCU grace period.
+        """
+        if self._packet is None:
+            self._packet = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        return self._packet
+
+    @contextmanager
+    def inside(self, netns: int) -> Iterator[None]:
+        """Have the thread be in another network namespace for a while."""
+        namespaces.enter(netns)
+        try:
+            yield
+        finally:
+            self._go_home()
+
+    def create(self, key: str, then: Callable[[NetlinkSocket], T]) -> T:
+        """Make a network namespace at a path, and run a function in it."""
+
+        def first() -> T:
+            route = NetlinkSocket()
+            try:
+                result = then(route)
+                netns = namespaces.open_namespace(namespaces.OWN)
+            except BaseException:
+                route.close()
+                raise
+            self._kept.put(key, SandboxSockets(netns, route))
+            return result
+
+        try:
+            return namespaces.create(key, self.home, first)
+        except BaseException:
+            self._kept.forget(key)
+            self._go_home()
+            raise
+
+    @contextmanager
+    def sandbox(self, key: str) -> Iterator[SandboxSockets]:
+        """Open the network namespace at a path, or use one that is still open."""
+        sockets = self._kept.take(key) or self._open(key)
+        try:
+            yield sockets
+        except BaseException:
+            sockets.close()
+            raise
+        self._kept.put(key, sockets)
+
+    def remove(self, key: str) -> None:
+        """Let go of the network namespace at a path. No error if it is gone."""
+        self._kept.forget(key)
+        namespaces.unpin(key)
+
+    def close(self) -> None:
+        """Close all of the thread's sockets."""
+        self.route.close()
+        for extra in (self._nft, self._packet):
+            if extra is not None:
+                extra.close()
+
+    def _open(self, key: str) -> SandboxSockets:
+        netns = namespaces.open_namespace(key)
+        try:
+            with self.inside(netns):
+                return SandboxSockets(netns, NetlinkSocket())
+        except BaseException:
+            os.close(netns)
+            raise
+
+    def _go_home(self) -> None:
+        try:
+            namespaces.enter(self.home)
+        except KernelError:
+            self.lost = True
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a plan is to make an endpoint's link.
+
+    :ivar sockets: the worker thread's sockets, in the controller's namespace
+    :ivar netns: file descriptor of the sandbox's network namespace
+    :ivar route: rtnetlink socket in the sandbox's namespace
+    :ivar interface: name of the link in the sandbox
+    :ivar index: index of the link in the sandbox
+    """
+
+    sockets: Sockets
+    netns: int
+    route: NetlinkSocket
+    interface: str
+    index: int
+
+
+class _Job(Generic[T]):
+    def __init__(self, plan: Callable[[Sockets], T]) -> None:
+        self._plan = plan
+        self.done = anyio.Event()
+        self._result: T
+        self._error: BaseException | None = None
+
+    def work(self, sockets: Sockets) -> None:
+        try:
+            self._result = self._plan(sockets)
+        except BaseException as exc:
+            self._error = exc
+
+    def fail(self, error: BaseException) -> None:
+        self._error = error
+
+    def result(self) -> T:
+        if self._error is not None:
+            try:
+                raise self._error
+            finally:
+                del self._error  # breaks the cycle error -> traceback -> job -> error
+        return self._result
+
+
+def _loop_notifier() -> _Notify:
+    """Return what makes the running event loop call a function, from any thread."""
+    if trio := sys.modules.get("trio"):
+        try:
+            return cast("_Notify", trio.lowlevel.current_trio_token().run_sync_soon)
+        except RuntimeError:
+            logger.debug("trio is imported, and does not run this task")
+    return asyncio.get_running_loop().call_soon_threadsafe
+
+
+class Kernel:
+    """Runs plans in worker threads that live in one network namespace.
+
+    The threads are started when they are needed, and end when the Kernel is left.
+
+    :param netns: path of the namespace, or None for the one of the process
+    :param threads: how many plans may run at a time
+    """
+
+    def __init__(self, netns: str | None = None, threads: int = 4) -> None:
+        self.netns = netns
+        self._limit = threads
+        self._threads: set[threading.Thread] = set()
+        self._idle = 0
+        self._lock = threading.Lock()
+        self._jobs: queue.SimpleQueue[_Job[object] | None] = queue.SimpleQueue()
+        self._kept = _Kept()
+        self._home = -1
+        self._stopped: anyio.Event | None = None
+
+    async def __aenter__(self) -> Self:
+        # the main thread's namespace, not the calling thread's: both are home
+        self._home = namespaces.open_namespace(self.netns or "/proc/self/ns/net")
+        self._notify = _loop_notifier()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        with self._lock:
+            threads = list(self._threads)
+            self._stopped = anyio.Event()
+        for _ in threads:
+            self._jobs.put(None)
+        if threads:
+            with anyio.CancelScope(shield=True):
+                await self._stopped.wait()
+        for thread in threads:
+            thread.join()  # its sockets are closed: it is returning
+        self._kept.close()
+        os.close(self._home)
+
+    async def run(
+        self,
+        plan: Callable[Concatenate[Sockets, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run a plan in a worker thread, and return what it returns.
+
+        Cancellation is seen before the plan starts, and never afterwards: a plan that
+        has been started runs to its end, and its result is returned.
+        """
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        job = _Job(lambda sockets: plan(sockets, *args, **kwargs))
+        self._start_thread()
+        self._jobs.put(job)  # type: ignore[arg-type]
+        with anyio.CancelScope(shield=True):
+            await job.done.wait()
+        return job.result()
+
+    def _start_thread(self) -> None:
+        with self._lock:
+            if self._jobs.qsize() < self._idle or len(self._threads) >= self._limit:
+                return
+            thread = threading.Thread(target=self._serve, name="cnm-kernel")
+            thread.daemon = True
+            self._threads.add(thread)
+        thread.start()
+
+    def _serve(self) -> None:
+        lost = True
+        try:
+            lost = self._work()
+        finally:
+            with self._lock:
+                self._threads.discard(threading.current_thread())
+                stopped = self._stopped if not self._threads else None
+            if stopped is not None:
+                self._notify(stopped.set)
+            elif lost:
+                self._start_thread()
+
+    def _work(self) -> bool:
+        """Work until told to end; return whether another thread has to take over."""
+        try:
+            namespaces.enter(self._home)
+            sockets = Sockets(self._home, self._kept)
+        except BaseException as exc:
+            if job := self._jobs.get():
+                job.fail(exc)
+                self._notify(job.done.set)
+            return False
+        try:
+            while not sockets.lost:
+                with self._lock:
+                    self._idle += 1
+                job = self._jobs.get()
+                with self._lock:
+                    self._idle -= 1
+                if job is None:
+                    return False
+                job.work(sockets)
+                self._notify(job.done.set)
+                del job
+            logger.critical("a worker thread could not leave a namespace; it ends here")
+            return True
+        finally:
+            sockets.close()

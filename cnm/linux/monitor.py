@@ -1,0 +1,144 @@
+"""What others do to the links and tables of a network namespace."""
+
+from __future__ import annotations
+
+import errno
+import select
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self, TypeAlias
+
+import anyio
+
+from ..errors import MissingFeature
+from .links import RTM_DELLINK, RTNLGRP_LINK, parse_link
+from .netlink import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket
+from .nftables.batch import (
+    GENERAL,
+    INET,
+    NFNL_SUBSYS_NFTABLES,
+    NFT_MSG_DELTABLE,
+    NFT_MSG_NEWGEN,
+    NFT_MSG_NEWTABLE,
+    NFTA_TABLE_NAME,
+)
+from .wire import attributes, text
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterator
+    from types import TracebackType
+
+    from .netlink import Message
+
+# include/uapi/linux/netfilter/nfnetlink.h
+_NFNLGRP_NFTABLES = 7
+_AF_UNSPEC = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LinkGone:
+    """A link has been deleted, or moved to another network namespace."""
+
+    index: int
+    name: str
+    alias: str
+
+
+@dataclass(frozen=True, slots=True)
+class TableGone:
+    """An nftables table of family inet has been deleted, and not made again at once."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overrun:
+    """Changes came faster than they were read: look at everything anew."""
+
+
+Change: TypeAlias = LinkGone | TableGone | Overrun
+
+
+class Monitor:
+    """Watches the network namespace of the thread that makes it.
+
+    Changes are kept from the moment it is made, whether or not anybody is watching.
+
+    :raises MissingCapability: if the process may not listen
+    """
+
+    def __init__(self) -> None:
+        self._deleted: list[str] = []
+        with ExitStack() as stack:
+            # one file descriptor to wait for, in place of two
+            self._ready = stack.enter_context(select.epoll())
+            self._sockets: list[NetlinkSocket] = []
+            for protocol, group in (
+                (NETLINK_ROUTE, RTNLGRP_LINK),
+                (NETLINK_NETFILTER, _NFNLGRP_NFTABLES),
+            ):
+                try:
+                    socket = stack.enter_context(NetlinkSocket(protocol))
+                except MissingFeature:
+                    continue  # a kernel without tables does not lose any
+                socket.subscribe(group)
+                self._ready.register(socket, select.EPOLLIN)
+                self._sockets.append(socket)
+            self._resources = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop listening; nothing may be in :meth:`watch` any more."""
+        self._resources.close()
+
+    async def watch(self) -> AsyncGenerator[Change, None]:
+        """Yield what happens, in order, until cancelled. One task at a time may watch.
+
+        Links and tables have no order between them.
+        """
+        while True:
+            await anyio.wait_readable(self._ready)
+            for socket in self._sockets:
+                for change in self._changes(socket):
+                    yield change
+
+    def _changes(self, socket: NetlinkSocket) -> Iterator[Change]:
+        try:
+            arrived = socket.receive()
+        except OSError as exc:
+            if exc.errno != errno.ENOBUFS:
+                raise
+            self._deleted.clear()
+            yield Overrun()
+            return
+        for message in arrived:
+            if message.kind == RTM_DELLINK:
+                # a bridge that loses a port says so with a message of another family
+                if message.body[0] == _AF_UNSPEC:
+                    link = parse_link(message)
+                    yield LinkGone(link.index, link.name, link.alias)
+            elif message.kind >= NFNL_SUBSYS_NFTABLES:
+                yield from self._tables(message)
+
+    def _tables(self, message: Message) -> Iterator[TableGone]:
+        """Follow the tables; a transaction may delete one and make it again."""
+        kind = message.kind - NFNL_SUBSYS_NFTABLES
+        if kind == NFT_MSG_NEWGEN:
+            deleted, self._deleted = self._deleted, []
+            yield from map(TableGone, deleted)
+        elif kind in (NFT_MSG_NEWTABLE, NFT_MSG_DELTABLE) and message.body[0] == INET:
+            name = text(attributes(message.body, GENERAL.size).get(NFTA_TABLE_NAME))
+            if name in self._deleted:
+                self._deleted.remove(name)
+            if kind == NFT_MSG_DELTABLE:
+                self._deleted.append(name)

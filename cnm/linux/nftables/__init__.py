@@ -1,0 +1,76 @@
+"""nftables by netlink: sets, maps, rules, and atomic transactions on a table."""
+
+from __future__ import annotations
+
+from .batch import (
+    FORWARD,
+    OUTPUT,
+    POSTROUTING,
+    PREROUTING,
+    Batch,
+    Hook,
+    commit,
+)
+from .datatypes import (
+    ACCEPT,
+    DROP,
+    FAMILY,
+    INTERFACE,
+    IPV4,
+    IPV6,
+    MARK,
+    PORT,
+    PROTOCOL,
+    RETURN,
+    VERDICT,
+    DataType,
+    Value,
+    Verdict,
+    goto,
+    jump,
+)
+from .listing import (
+    Definition,
+    generation,
+    list_chains,
+    list_elements,
+    list_rules,
+    list_sets,
+    list_tables,
+)
+from .sets import Element, Set
+
+__all__ = [
+    "ACCEPT",
+    "DROP",
+    "FAMILY",
+    "FORWARD",
+    "INTERFACE",
+    "IPV4",
+    "IPV6",
+    "MARK",
+    "OUTPUT",
+    "PORT",
+    "POSTROUTING",
+    "PREROUTING",
+    "PROTOCOL",
+    "RETURN",
+    "VERDICT",
+    "Batch",
+    "DataType",
+    "Definition",
+    "Element",
+    "Hook",
+    "Set",
+    "Value",
+    "Verdict",
+    "commit",
+    "generation",
+    "goto",
+    "jump",
+    "list_chains",
+    "list_elements",
+    "list_rules",
+    "list_sets",
+    "list_tables",
+]

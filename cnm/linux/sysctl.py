@@ -1,0 +1,46 @@
+"""Kernel settings of the calling thread's network namespace.
+
+Writing costs 30 us, and more once many namespaces have been written to, because their
+entries share one hash chain; prefer a netlink attribute where there is one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from ..errors import KernelError
+
+
+def _path(name: str) -> str:
+    """Return the file of a setting; ``net.ipv4.conf.eth0/1.forwarding`` has no dots."""
+    return "/proc/sys/" + name.replace(".", "\0").replace("/", ".").replace("\0", "/")
+
+
+def write(name: str, value: str) -> None:
+    """Set a value, e.g. ``write("net.ipv4.ip_forward", "1")``.
+
+    A dot inside an interface's name is written as a slash, as sysctl(8) has it.
+
+    :raises KernelError: if there is no such setting, or the value is refused
+    """
+    try:
+        descriptor = os.open(_path(name), os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, value.encode())
+        finally:
+            os.close(descriptor)
+    except OSError as exc:
+        raise KernelError(exc.errno or errno.EIO, f"set {name} to {value}") from exc
+
+
+def read(name: str) -> str:
+    """Return a value, without the newline at its end.
+
+    :raises KernelError: if there is no such setting
+    """
+    try:
+        with open(_path(name), encoding="ascii") as file:
+            return file.read().strip()
+    except OSError as exc:
+        raise KernelError(exc.errno or errno.EIO, f"read {name}") from exc

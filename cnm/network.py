@@ -1,0 +1,484 @@
+"""Networks: groups of endpoints that reach each other."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from ipaddress import IPv4Interface, IPv6Interface
+from typing import TYPE_CHECKING, cast
+
+import anyio
+
+from . import allocation, endpoint
+from .directory import Directory
+from .endpoint import Endpoint
+from .errors import (
+    ActiveEndpointsError,
+    EndpointNotFound,
+    ForbiddenError,
+    InvalidError,
+    NetworkNotFound,
+    TeardownError,
+)
+from .events import EndpointCreated, NetworkCreated, NetworkDeleted, NetworkRequested
+from .plugins import Driver
+from .records import NETWORK, frozen, network_record
+from .requests import EndpointRequest, NetworkRequest, SubnetRequest, endpoint_request
+from .rollback import Rollback
+from .services import Services
+from .store import Delete, Put
+from .types import (
+    JSON,
+    EndpointInfo,
+    IPAddress,
+    IPAMData,
+    IPInterface,
+    IPNetwork,
+    NetworkInfo,
+    NetworkState,
+    PoolStatus,
+    PortRequest,
+    Requirements,
+)
+
+if TYPE_CHECKING:
+    from .sandbox import Sandbox
+
+
+class Network:
+    """A group of endpoints that reach each other."""
+
+    def __init__(
+        self,
+        services: Services,
+        driver: Driver | None,
+        info: NetworkInfo,
+        state: NetworkState,
+    ) -> None:
+        self._services = services
+        self._driver = driver
+        self._info = info
+        self._state = state
+        self._deleting = False
+        self._lock = anyio.Lock()
+        self.directory: Directory[Endpoint] = Directory(
+            EndpointNotFound, f" in network {info.name}"
+        )
+
+    def __repr__(self) -> str:
+        subnets = ", ".join(str(subnet) for subnet in self.subnets)
+        return f"<Network {self.name!r} ({self.driver}) [{subnets}]>"
+
+    @property
+    def info(self) -> NetworkInfo:
+        """A snapshot of the network."""
+        return self._info
+
+    @property
+    def id(self) -> str:
+        """The id: 64 hexadecimal digits."""
+        return self._info.id
+
+    @property
+    def name(self) -> str:
+        """The name, unique in the controller."""
+        return self._info.name
+
+    @property
+    def driver(self) -> str:
+        """Name of the driver."""
+        return self._info.driver
+
+    @property
+    def subnets(self) -> tuple[IPNetwork, ...]:
+        """The subnets, IPv4 first."""
+        return self._info.subnets
+
+    @property
+    def gateways(self) -> tuple[IPAddress, ...]:
+        """The gateways, in the order of their subnets."""
+        return self._info.gateways
+
+    @property
+    def internal(self) -> bool:
+        """Whether the network has no way out."""
+        return self._info.internal
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The labels."""
+        return self._info.labels
+
+    @property
+    def options(self) -> Mapping[str, JSON]:
+        """The options that were given to the driver."""
+        return self._info.options
+
+    @property
+    def created(self) -> datetime:
+        """When the network was created."""
+        return self._info.created
+
+    @property
+    def deleting(self) -> bool:
+        """Whether the network is gone or going."""
+        return self._deleting
+
+    @property
+    def interface_prefix(self) -> str:
+        """What the names of its interfaces in sandboxes begin with."""
+        return self._state.interface_prefix
+
+    @property
+    def links(self) -> tuple[int, ...]:
+        """Indexes of its links in the controller's namespace."""
+        return self._state.links
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """The endpoints, in the order of their creation."""
+        return tuple(self.directory)
+
+    def endpoint(self, ref: str) -> Endpoint:
+        """Return an endpoint by name, id or unique id prefix.
+
+        :raises EndpointNotFound: if there is none
+        """
+        return self.directory.find(ref)
+
+    async def create_endpoint(
+        self,
+        name: str,
+        *,
+        address: str | IPAddress | None = None,
+        address6: str | IPAddress | None = None,
+        mac: str = "",
+        link_local: Iterable[str | IPAddress] = (),
+        aliases: Iterable[str] = (),
+        ports: Iterable[str | PortRequest] = (),
+        labels: Mapping[str, str] | None = None,
+        options: Mapping[str, JSON] | None = None,
+        gateway_priority: int = 0,
+        interface_name: str = "",
+        sysctls: Mapping[str, str] | None = None,
+    ) -> Endpoint:
+        """Create an endpoint: reserve its addresses.
+
+        If it fails or is cancelled, nothing is left of it.
+
+        :param name: its name, unique in the network
+        :param address: IPv4 address; any of the network's if None
+        :param address6: IPv6 address; any of the network's if None
+        :param mac: MAC address; chosen by the driver if empty
+        :param link_local: further addresses, of 169.254.0.0/16 or fe80::/10
+        :param aliases: further names under which sandboxes on the network know it
+        :param ports: ports to publish; refused by drivers that cannot
+        :param options: options of the driver; libnetwork's labels
+            ``com.docker.network.endpoint.sysctls`` and ``.ifname`` are understood
+        :param gateway_priority: of the sandbox's endpoints, the one of the highest
+            priority provides the default route
+        :param interface_name: name of the interface in the sandbox; the network's
+            prefix and the lowest free number if empty
+        :param sysctls: settings of the interface, ``net.ipv4.conf.IFNAME.log_martians``
+            for example, to their values
+        :raises InvalidError: with everything that is wrong with the parameters
+        :raises NameConflict: if the network has an endpoint of the name
+        :raises AddressInUse: if the address belongs to somebody else
+        :raises NoAvailableAddress: if all addresses are taken
+        :raises NetworkNotFound: if the network has been deleted
+        """
+        request = endpoint_request(
+            name,
+            address=address,
+            address6=address6,
+            mac=mac,
+            link_local=link_local,
+            aliases=aliases,
+            ports=ports,
+            labels=labels or {},
+            options=options or {},
+            gateway_priority=gateway_priority,
+            interface_name=interface_name,
+            sysctls=sysctls or {},
+            driver=self.driver,
+        )
+        self._require()
+        if self._driver is None:
+            raise ForbiddenError(
+                f"cannot create endpoint on configuration-only network {self.name!r}"
+            )
+        with self.directory.reserve(request.name):
+            created = await self._create_endpoint(self._driver, request)
+            self.directory.add(created)
+        self._services.bus.publish(EndpointCreated(endpoint=created.info))
+        return created
+
+    async def _create_endpoint(
+        self, driver: Driver, request: EndpointRequest
+    ) -> Endpoint:
+        identity = secrets.token_hex(32)
+        ipam = await self._services.ipam(self._info.ipam)
+        async with Rollback() as rollback:
+            found: list[IPInterface | None] = []
+            for version, wanted in ((4, request.address), (6, request.address6)):
+                if version == 6 and request.refuses_ipv6:
+                    found.append(None)
+                    continue
+                found.append(
+                    await allocation.request_address(
+                        ipam,
+                        self._info,
+                        version,
+                        identity,
+                        wanted,
+                        rollback,
+                        request.mac,
+                    )
+                )
+            info = EndpointInfo(
+                id=identity,
+                name=request.name,
+                network=self._info,
+                created=datetime.now(UTC),
+                address=cast("IPv4Interface | None", found[0]),
+                address6=cast("IPv6Interface | None", found[1]),
+                mac=request.mac,
+                configured_mac=request.mac,
+                link_local=request.link_local,
+                aliases=request.aliases,
+                labels=frozen(request.labels),
+                options=frozen(request.options),
+                gateway_priority=request.gateway_priority,
+                interface_name=request.interface_name,
+                sysctls=frozen(request.sysctls),
+            )
+            return await endpoint.create(self._services, self, driver, info)
+
+    async def connect(
+        self,
+        sandbox: Sandbox,
+        *,
+        name: str = "",
+        address: str | IPAddress | None = None,
+        address6: str | IPAddress | None = None,
+        mac: str = "",
+        link_local: Iterable[str | IPAddress] = (),
+        aliases: Iterable[str] = (),
+        ports: Iterable[str | PortRequest] = (),
+        labels: Mapping[str, str] | None = None,
+        options: Mapping[str, JSON] | None = None,
+        gateway_priority: int = 0,
+        interface_name: str = "",
+        sysctls: Mapping[str, str] | None = None,
+    ) -> Endpoint:
+        """Create an endpoint and join it to a sandbox: all, or nothing.
+
+        The parameters are those of :meth:`create_endpoint`. Traffic can flow when this
+        returns.
+
+        :param name: name of the endpoint; the sandbox's name if empty
+        """
+        created = await self.create_endpoint(
+            name or sandbox.name,
+            address=address,
+            address6=address6,
+            mac=mac,
+            link_local=link_local,
+            aliases=aliases,
+            ports=ports,
+            labels=labels,
+            options=options,
+            gateway_priority=gateway_priority,
+            interface_name=interface_name,
+            sysctls=sysctls,
+        )
+        async with Rollback() as rollback:
+            rollback.push(created.delete, force=True)
+            await created.join(sandbox)
+        return created
+
+    async def disconnect(self, sandbox: Sandbox) -> None:
+        """Remove the sandbox's endpoints on this network.
+
+        :raises EndpointNotFound: if it has none
+        """
+        mine = [e for e in self.endpoints if e.joined and e.sandbox is sandbox]
+        if not mine:
+            raise EndpointNotFound(sandbox.name, f" on network {self.name!r}")
+        for joined in mine:
+            await joined.delete(force=True)
+
+    async def delete(self, *, force: bool = False) -> None:
+        """Remove the network.
+
+        Once begun, it is not interrupted by cancellation.
+
+        :param force: remove its endpoints first, and go on past failures; they are
+            raised together at the end, when the network is gone
+        :raises ActiveEndpointsError: if the network has endpoints, unless forced
+        :raises ForbiddenError: if other networks take their configuration from it
+        :raises DriverError: if the driver fails; the network is still there then
+        :raises NetworkNotFound: if it has been deleted already
+        :raises TeardownError: if something failed on the way of a forced removal
+        """
+        async with self._lock:
+            self._require()
+            self._check_unused(force=force)
+            self._deleting = True
+            try:
+                with anyio.CancelScope(shield=True):
+                    failures = await self._remove_endpoints() if force else []
+                    failures += await self._remove(force=force)
+                    await self._services.store.transaction(Delete(NETWORK + self.id))
+            except BaseException:
+                self._deleting = False
+                raise
+            self._services.networks.remove(self)
+            for index in self.links:
+                self._services.own_links.pop(index, None)
+            self._services.bus.publish(NetworkDeleted(network=self._info))
+        if failures:
+            raise TeardownError(f"removing network {self.name!r}", failures)
+
+    def _check_unused(self, *, force: bool) -> None:
+        if self._info.config_only and any(
+            other.info.config_from == self.name for other in self._services.networks
+        ):
+            raise ForbiddenError(f"configuration network {self.name!r} is in use")
+        if (self.endpoints or self.directory.reserved) and not force:
+            active = [(each.name, each.id) for each in self.endpoints]
+            active += [(name, "") for name in self.directory.reserved]
+            raise ActiveEndpointsError(self.name, active)
+
+    async def _remove_endpoints(self) -> list[Exception]:
+        failures: list[Exception] = []
+        for each in self.endpoints:
+            try:
+                await each.delete(force=True)
+            except EndpointNotFound:
+                continue
+            except Exception as exc:
+                failures.append(exc)
+        return failures
+
+    async def _remove(self, *, force: bool) -> list[Exception]:
+        if self._driver is None:
+            return []
+        failures: list[Exception] = []
+        try:
+            deleted = NetworkDeleted(network=self._info)
+            await self._services.handle(self._driver, deleted)
+        except Exception as exc:
+            if not force:
+                raise
+            failures.append(exc)
+        try:
+            ipam = await self._services.ipam(self._info.ipam)
+            await allocation.release_network(ipam, self._info)
+        except Exception as exc:
+            failures.append(exc)
+        return failures
+
+    async def ipam_status(self) -> Mapping[IPNetwork, PoolStatus]:
+        """Return how full each subnet is, if the IPAM driver tells."""
+        ipam = await self._services.ipam(self._info.ipam)
+        return await allocation.status(ipam, self._info)
+
+    def _require(self) -> None:
+        if self._deleting:
+            raise NetworkNotFound(self.name)
+
+
+def _info(request: NetworkRequest) -> NetworkInfo:
+    return NetworkInfo(
+        id=secrets.token_hex(32),
+        name=request.name,
+        driver=request.driver,
+        created=datetime.now(UTC),
+        ipv4=request.ipv4,
+        ipv6=request.ipv6,
+        internal=request.internal,
+        attachable=request.attachable,
+        config_only=request.config_only,
+        config_from=request.config_from,
+        ipam=request.ipam,
+        ipam_options=frozen(request.ipam_options),
+        labels=frozen(request.labels),
+        options=frozen(request.options),
+    )
+
+
+def _asked(request: NetworkRequest) -> tuple[IPAMData, ...]:
+    """Return the subnets as they were asked for, before a pool is requested."""
+    return tuple(
+        IPAMData(
+            pool_id="",
+            subnet=subnet.subnet,
+            ip_range=subnet.ip_range,
+            gateway=subnet.gateway,
+            aux_addresses=frozen(subnet.aux_addresses),
+        )
+        for subnet in request.subnets
+        if subnet.subnet is not None
+    )
+
+
+async def create(services: Services, request: NetworkRequest) -> Network:
+    """Create a network whose name has been reserved."""
+    info = _info(request)
+    driver = await services.driver(info.driver)
+    ipam = await services.ipam(info.ipam)
+    asked = replace(info, ipam_data=_asked(request))
+    needs = await services.handle(driver, NetworkRequested(network=asked))
+    async with Rollback() as rollback:
+        around = await services.surroundings()
+        data = await allocation.request_network(
+            ipam, info.id, request, needs or Requirements(), around, rollback
+        )
+        info = replace(info, ipam_data=data)
+        created = NetworkCreated(network=info)
+        state = await services.handle(driver, created) or NetworkState()
+        info = replace(info, driver_state=frozen(state.state))
+        rollback.push(driver.handle, NetworkDeleted(network=info))
+        record = network_record(info, state)
+        await services.store.transaction(Put(NETWORK + info.id, record))
+    services.own_links.update(dict.fromkeys(state.links, info.id))
+    return Network(services, driver, info, state)
+
+
+async def create_configuration(services: Services, request: NetworkRequest) -> Network:
+    """Create a network that only keeps a configuration for others."""
+    info = replace(_info(request), ipam_data=_asked(request))
+    state = NetworkState()
+    record = network_record(info, state)
+    await services.store.transaction(Put(NETWORK + info.id, record))
+    return Network(services, None, info, state)
+
+
+def configured(request: NetworkRequest, source: NetworkInfo) -> NetworkRequest:
+    """Return a request with the configuration of a configuration network."""
+    subnets = [
+        SubnetRequest(
+            version=data.subnet.version,
+            subnet=data.subnet,
+            ip_range=data.ip_range,
+            gateway=data.gateway,
+            aux_addresses=data.aux_addresses,
+        )
+        for data in source.ipam_data
+    ]
+    for version, wanted in ((4, source.ipv4), (6, source.ipv6)):
+        if wanted and all(subnet.version != version for subnet in subnets):
+            subnets.append(SubnetRequest(version=version, aux_addresses={}))
+    return replace(
+        request,
+        subnets=tuple(sorted(subnets, key=lambda subnet: subnet.version)),
+        ipam=source.ipam,
+        ipam_options=source.ipam_options,
+        ipv4=source.ipv4,
+        ipv6=source.ipv6,
+        labels=source.labels,
+        options=source.options,
+    )

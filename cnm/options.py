@@ -1,0 +1,127 @@
+"""Parsing the options of networks and endpoints, for drivers."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import InvalidError
+from .types import JSON
+from .validation import address, interface_name, mac_address, shown
+
+# strconv.ParseBool of Go, whose words libnetwork's users are used to
+_TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+_FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option that a driver knows.
+
+    :ivar name: its short name
+    :ivar parse: turns a value into what the driver wants; raises ValueError or
+        TypeError with a sentence on what would be accepted
+    :ivar label: libnetwork's label for it, or ``""``
+    """
+
+    name: str
+    parse: Callable[[JSON], Any]
+    label: str = ""
+
+
+def parse_options(
+    known: Iterable[Option], given: Mapping[str, JSON], what: str = "options"
+) -> dict[str, Any]:
+    """Parse options by short name or label.
+
+    :return: what was given, by short name
+    :raises InvalidError: with every option that is unknown, wrong or given twice
+    """
+    by_name = {option.name: option for option in known}
+    by_label = {option.label: option for option in by_name.values() if option.label}
+    problems: list[str] = []
+    result: dict[str, Any] = {}
+    for key, value in given.items():
+        option = by_name.get(key) or by_label.get(key)
+        if option is None:
+            problems.append(f"{what}: {_unknown(key, [*by_name, *by_label])}")
+            continue
+        if option.name in result:
+            problems.append(f"{what}: {option.name!r} is given twice")
+            continue
+        try:
+            result[option.name] = option.parse(value)
+        except (ValueError, TypeError) as exc:
+            problems.append(
+                f"{what}: failed to parse {key} value: {shown(value)} ({exc})"
+            )
+    if problems:
+        raise InvalidError(*problems)
+    return result
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key[:100], known, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    names = ", ".join(sorted(name for name in known if "." not in name)) or "none"
+    return f"unknown option {shown(key)}{hint} (known: {names})"
+
+
+def boolean(value: JSON) -> bool:
+    """Parse a bool: True, False, or a word that Go's strconv.ParseBool takes."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value in _TRUE | _FALSE:
+        return value in _TRUE
+    raise ValueError("expected true or false")
+
+
+def integer(low: int, high: int) -> Callable[[JSON], int]:
+    """Return a parser of integers, or decimal strings, within bounds."""
+
+    def parse(value: JSON) -> int:
+        number = None
+        if isinstance(value, int) and not isinstance(value, bool):
+            number = value
+        elif isinstance(value, str) and value.isascii() and value.isdecimal():
+            number = int(value[:20])
+        if number is None or not low <= number <= high:
+            raise ValueError(f"expected an integer from {low} to {high}")
+        return number
+
+    return parse
+
+
+def choice(*words: str) -> Callable[[JSON], str]:
+    """Return a parser of one of some words."""
+
+    def parse(value: JSON) -> str:
+        if not isinstance(value, str) or value not in words:
+            raise ValueError(f"expected one of {', '.join(words)}")
+        return value
+
+    return parse
+
+
+def ip_address(version: int) -> Callable[[JSON], Any]:
+    """Return a parser of addresses of a family."""
+
+    def parse(value: JSON) -> Any:
+        parsed = address(value)
+        if parsed.version != version:
+            raise ValueError(f"expected an IPv{version} address")
+        return parsed
+
+    return parse
+
+
+def mac(value: JSON) -> str:
+    """Parse a MAC address."""
+    return mac_address(value)
+
+
+def interface(value: JSON) -> str:
+    """Parse the name of a network interface."""
+    return interface_name(value)

@@ -1,0 +1,248 @@
+"""Discovery, validation and calling of drivers and observers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
+from typing import Any, TypeVar, cast
+
+import anyio
+import anyio.to_thread
+import pluggy
+
+from .errors import CNMError, DriverError, DriverLoadError, DriverNotFound
+from .events import DriverEvent, Event
+from .hookspecs import MANDATORY, PROJECT, IPAMDriver, NetworkDriver, Observer
+
+R = TypeVar("R")
+
+#: Entry-point group of each kind of plugin.
+GROUPS: Mapping[type, str] = MappingProxyType(
+    {
+        NetworkDriver: "cnm.network_drivers",
+        IPAMDriver: "cnm.ipam_drivers",
+        Observer: "cnm.observers",
+    }
+)
+
+
+def hook_name(event: type[Event] | Event) -> str:
+    """Return the name of the hook that belongs to an event."""
+    return "cnm_" + event.name.replace(".", "_")
+
+
+class Driver:
+    """A loaded driver.
+
+    :param name: the name under which networks ask for it
+    :param plugin: the object whose hooks it has
+    :param spec: the hookspec class of its kind
+    :param origin: the package it came from, for error messages
+    :param timeout: seconds that a handler may take
+    :raises DriverLoadError: if the hooks are not what the hookspecs say
+    """
+
+    def __init__(
+        self,
+        name: str,
+        plugin: object,
+        spec: type,
+        *,
+        origin: str = "",
+        timeout: float = 60,
+    ) -> None:
+        self.name = name
+        self.origin = origin
+        self._timeout = timeout
+        # A manager of its own: the hooks of a driver concern its own networks only,
+        # and a plugin that fails validation leaves nothing behind.
+        self._manager = pluggy.PluginManager(PROJECT)
+        self._manager.add_hookspecs(spec)
+        title = f"driver {name!r}" + (f" of {origin}" if origin else "")
+        try:
+            self._manager.register(plugin, name)
+            self._manager.check_pending()
+        except pluggy.PluginValidationError as exc:
+            raise DriverLoadError(f"{title}: {exc}") from exc
+        implemented = set()
+        for caller in self._manager.get_hookcallers(plugin) or ():
+            for implementation in caller.get_hookimpls():
+                if implementation.wrapper or implementation.hookwrapper:
+                    raise DriverLoadError(f"{title}: {caller.name} is a wrapper")
+                if not inspect.iscoroutinefunction(implementation.function):
+                    raise DriverLoadError(f"{title}: {caller.name} is not async def")
+            implemented.add(caller.name)
+        if missing := sorted(MANDATORY[spec] - implemented):
+            raise DriverLoadError(f"{title}: lacks {', '.join(missing)}")
+        self._implemented = frozenset(implemented)
+
+    def handles(self, event: type[Event]) -> bool:
+        """Tell whether the driver has a handler for events of a class."""
+        return hook_name(event) in self._implemented
+
+    async def handle(self, event: DriverEvent[R]) -> R:
+        """Have the driver handle an event, and return what its handler returns.
+
+        :raises CNMError: what the handler raised, if it is one of cnm's
+        :raises DriverError: if the handler raised something else, or took too long
+        """
+        return cast("R", await self.call(hook_name(event), event))
+
+    async def call(self, hook: str, event: Event) -> object:
+        """Call a hook with an event, and return what it returns.
+
+        :raises CNMError: what the hook raised, if it is one of cnm's
+        :raises DriverError: if the hook raised something else, or took too long
+        """
+        caller: Callable[..., list[Any]] = getattr(self._manager.hook, hook)
+        try:
+            with anyio.fail_after(self._timeout) as scope:
+                # one at the most: the manager is this driver's own
+                for coroutine in caller(event=event):
+                    return await coroutine
+        except CNMError:
+            raise
+        except Exception as exc:
+            reason: object = exc
+            if isinstance(exc, TimeoutError) and scope.cancelled_caught:
+                reason = f"no answer after {self._timeout:g} s"
+            raise DriverError(self.name, event.name, reason) from exc
+        return None
+
+    async def demand(self, event: DriverEvent[R], kind: type[R]) -> R:
+        """Have the driver handle an event whose result is mandatory.
+
+        :raises DriverError: also if the handler returned something of another type
+        """
+        result: object = await self.handle(event)
+        if not isinstance(result, kind):
+            raise DriverError(
+                self.name, event.name, f"returned {result!r}, not a {kind.__name__}"
+            )
+        return result
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DriverInfo:
+    """What is known of an installed driver.
+
+    :ivar name: the name under which it is asked for
+    :ivar origin: the module and object that its entry point names
+    :ivar distribution: the package and version that brought it
+    :ivar loaded: whether the controller has loaded it
+    :ivar refused: why it cannot be used, or ``""``
+    """
+
+    name: str
+    origin: str = ""
+    distribution: str = ""
+    loaded: bool = False
+    refused: str = ""
+
+
+class DriverRegistry:
+    """The drivers of one kind, each loaded when it is first asked for.
+
+    :param spec: the hookspec class of the kind
+    :param extra: further plugins by name: objects, or classes without arguments
+    """
+
+    def __init__(self, spec: type, extra: Mapping[str, object] | None = None) -> None:
+        self._spec = spec
+        self._installed: dict[str, EntryPoint] = {}
+        self._refused: dict[str, str] = {}
+        self._loaded: dict[str, Driver] = {}
+        self._extra = dict(extra or {})
+        self._lock = anyio.Lock()
+
+    def discover(self) -> None:
+        """Find out which drivers installed packages declare. Blocks for some ms."""
+        for entry in entry_points(group=GROUPS[self._spec]):
+            other = self._installed.setdefault(entry.name, entry)
+            if other.value != entry.value:
+                self._refused[entry.name] = (
+                    f"two packages declare it: {other.value} and {entry.value}"
+                )
+
+    @property
+    def available(self) -> tuple[DriverInfo, ...]:
+        """All drivers that are installed, by name."""
+        return tuple(self._describe(name) for name in self.names)
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Names of the drivers that have been loaded."""
+        return tuple(sorted(self._loaded))
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """Names of the drivers that cannot be used, and why."""
+        return MappingProxyType(self._refused)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all drivers that are installed."""
+        return tuple(sorted(self._installed.keys() | self._extra.keys()))
+
+    def _describe(self, name: str) -> DriverInfo:
+        entry = self._installed.get(name)
+        package = entry.dist if entry and name not in self._extra else None
+        return DriverInfo(
+            name=name,
+            origin=entry.value if package and entry else "",
+            distribution=f"{package.name} {package.version}" if package else "",
+            loaded=name in self._loaded,
+            refused=self._refused.get(name, ""),
+        )
+
+    async def get(
+        self, name: str, prepare: Callable[[Driver], Any] | None = None
+    ) -> Driver:
+        """Return the driver of a name, loading it if need be.
+
+        :param prepare: async function that is awaited with a driver just loaded,
+            before anybody else gets it
+        :raises DriverNotFound: if none is installed under the name
+        :raises DriverLoadError: if it cannot be imported, or is not a valid driver
+        """
+        if driver := self._loaded.get(name):
+            return driver
+        async with self._lock:
+            if driver := self._loaded.get(name):
+                return driver
+            driver = await self._load(name)
+            if prepare is not None:
+                await prepare(driver)
+            self._loaded[name] = driver
+            return driver
+
+    async def _load(self, name: str) -> Driver:
+        if name in self._extra:
+            plugin, origin = self._extra[name], ""
+            if inspect.isclass(plugin):
+                plugin = plugin()
+        elif name not in self._installed:
+            raise DriverNotFound(name, self.names)
+        elif name in self._refused:
+            raise DriverLoadError(f"driver {name!r}: {self._refused[name]}")
+        else:
+            entry = self._installed[name]
+            origin = entry.value
+            plugin = await self._import(entry)
+        try:
+            return Driver(name, plugin, self._spec, origin=origin)
+        except DriverLoadError as exc:
+            self._refused[name] = str(exc)
+            raise
+
+    async def _import(self, entry: EntryPoint) -> object:
+        try:
+            plugin: object = await anyio.to_thread.run_sync(entry.load)
+            return plugin() if inspect.isclass(plugin) else plugin
+        except Exception as exc:
+            reason = f"driver {entry.name!r} of {entry.value}: {exc}"
+            self._refused[entry.name] = reason
+            raise DriverLoadError(reason) from exc

@@ -1,0 +1,254 @@
+"""Networks, endpoints and sandboxes as records of a store."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from ipaddress import IPv4Interface, IPv6Interface
+from types import MappingProxyType
+from typing import Any, cast
+
+from .requests import SandboxRequest
+from .types import (
+    JSON,
+    EndpointInfo,
+    IPAddress,
+    IPAMData,
+    NetworkInfo,
+    NetworkState,
+    SandboxInfo,
+)
+
+NETWORK = "network/"
+ENDPOINT = "endpoint/"
+SANDBOX = "sandbox/"
+CONTROLLER = "controller/"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attachment:
+    """How an endpoint is joined to a sandbox.
+
+    :ivar order: position of the joining among those of the controller
+    """
+
+    sandbox: str
+    interface: str
+    index: int
+    order: int
+    gateway: IPAddress | None = None
+    gateway6: IPAddress | None = None
+    connected4: bool = False
+    connected6: bool = False
+
+
+def frozen(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a mapping that cannot be changed."""
+    return MappingProxyType(dict(values))
+
+
+def _address(value: Any) -> IPAddress | None:
+    return ipaddress.ip_address(value) if value else None
+
+
+def _string(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def network_record(info: NetworkInfo, state: NetworkState) -> dict[str, JSON]:
+    """Return the record of a network."""
+    return {
+        "id": info.id,
+        "name": info.name,
+        "driver": info.driver,
+        "created": info.created.isoformat(),
+        "ipv4": info.ipv4,
+        "ipv6": info.ipv6,
+        "internal": info.internal,
+        "attachable": info.attachable,
+        "config_only": info.config_only,
+        "config_from": info.config_from,
+        "ipam": info.ipam,
+        "ipam_options": dict(info.ipam_options),
+        "ipam_data": [
+            {
+                "pool_id": data.pool_id,
+                "subnet": str(data.subnet),
+                "ip_range": _string(data.ip_range),
+                "gateway": _string(data.gateway),
+                "aux_addresses": {k: str(a) for k, a in data.aux_addresses.items()},
+            }
+            for data in info.ipam_data
+        ],
+        "labels": dict(info.labels),
+        "options": dict(info.options),
+        "driver_state": dict(info.driver_state),
+        "prefix": state.interface_prefix,
+        "links": list(state.links),
+    }
+
+
+def network_info(record: Mapping[str, JSON]) -> NetworkInfo:
+    """Return the network of a record."""
+    value = cast("dict[str, Any]", record)
+    return NetworkInfo(
+        id=value["id"],
+        name=value["name"],
+        driver=value["driver"],
+        created=datetime.fromisoformat(value["created"]),
+        ipv4=value["ipv4"],
+        ipv6=value["ipv6"],
+        internal=value["internal"],
+        attachable=value["attachable"],
+        config_only=value["config_only"],
+        config_from=value["config_from"],
+        ipam=value["ipam"],
+        ipam_options=frozen(value["ipam_options"]),
+        ipam_data=tuple(_ipam_data(data) for data in value["ipam_data"]),
+        labels=frozen(value["labels"]),
+        options=frozen(value["options"]),
+        driver_state=frozen(value["driver_state"]),
+    )
+
+
+def network_state(record: Mapping[str, JSON]) -> NetworkState:
+    """Return what the driver wanted remembered about the network of a record."""
+    value = cast("dict[str, Any]", record)
+    return NetworkState(
+        interface_prefix=value["prefix"],
+        links=tuple(value["links"]),
+        state=frozen(value["driver_state"]),
+    )
+
+
+def _ipam_data(value: dict[str, Any]) -> IPAMData:
+    aux = value["aux_addresses"].items()
+    return IPAMData(
+        pool_id=value["pool_id"],
+        subnet=ipaddress.ip_network(value["subnet"]),
+        ip_range=ipaddress.ip_network(value["ip_range"]) if value["ip_range"] else None,
+        gateway=_address(value["gateway"]),
+        aux_addresses=frozen({key: ipaddress.ip_address(a) for key, a in aux}),
+    )
+
+
+def endpoint_record(
+    info: EndpointInfo, attachment: Attachment | None
+) -> dict[str, JSON]:
+    """Return the record of an endpoint."""
+    return {
+        "id": info.id,
+        "name": info.name,
+        "network": info.network.id,
+        "created": info.created.isoformat(),
+        "address": _string(info.address),
+        "address6": _string(info.address6),
+        "mac": info.mac,
+        "configured_mac": info.configured_mac,
+        "link_local": [str(address) for address in info.link_local],
+        "aliases": list(info.aliases),
+        "labels": dict(info.labels),
+        "options": dict(info.options),
+        "gateway_priority": info.gateway_priority,
+        "interface_name": info.interface_name,
+        "sysctls": dict(info.sysctls),
+        "driver_state": dict(info.driver_state),
+        "attachment": None
+        if attachment is None
+        else {
+            "sandbox": attachment.sandbox,
+            "interface": attachment.interface,
+            "index": attachment.index,
+            "order": attachment.order,
+            "gateway": _string(attachment.gateway),
+            "gateway6": _string(attachment.gateway6),
+            "connected4": attachment.connected4,
+            "connected6": attachment.connected6,
+        },
+    }
+
+
+def endpoint_info(record: Mapping[str, JSON], network: NetworkInfo) -> EndpointInfo:
+    """Return the endpoint of a record."""
+    value = cast("dict[str, Any]", record)
+    address, address6 = value["address"], value["address6"]
+    return EndpointInfo(
+        id=value["id"],
+        name=value["name"],
+        network=network,
+        created=datetime.fromisoformat(value["created"]),
+        address=IPv4Interface(address) if address else None,
+        address6=IPv6Interface(address6) if address6 else None,
+        mac=value["mac"],
+        configured_mac=value["configured_mac"],
+        link_local=tuple(map(ipaddress.ip_interface, value["link_local"])),
+        aliases=tuple(value["aliases"]),
+        labels=frozen(value["labels"]),
+        options=frozen(value["options"]),
+        gateway_priority=value["gateway_priority"],
+        interface_name=value["interface_name"],
+        sysctls=frozen(value["sysctls"]),
+        driver_state=frozen(value["driver_state"]),
+    )
+
+
+def attachment_of(record: Mapping[str, JSON]) -> Attachment | None:
+    """Return how the endpoint of a record is joined, or None."""
+    value = cast("dict[str, Any] | None", record["attachment"])
+    if value is None:
+        return None
+    return Attachment(
+        sandbox=value["sandbox"],
+        interface=value["interface"],
+        index=value["index"],
+        order=value["order"],
+        gateway=_address(value["gateway"]),
+        gateway6=_address(value["gateway6"]),
+        connected4=value["connected4"],
+        connected6=value["connected6"],
+    )
+
+
+def sandbox_record(info: SandboxInfo, request: SandboxRequest) -> dict[str, JSON]:
+    """Return the record of a sandbox."""
+    return {
+        "id": info.id,
+        "name": info.name,
+        "key": info.key,
+        "hostname": info.hostname,
+        "domainname": info.domainname,
+        "labels": dict(info.labels),
+        "dns": [str(server) for server in request.dns],
+        "dns_search": list(request.dns_search),
+        "dns_options": list(request.dns_options),
+        "extra_hosts": dict(request.extra_hosts),
+        "netns": request.netns,
+    }
+
+
+def sandbox_info(record: Mapping[str, JSON]) -> tuple[SandboxInfo, SandboxRequest]:
+    """Return the sandbox of a record, and how it was asked for."""
+    value = cast("dict[str, Any]", record)
+    labels = frozen(value["labels"])
+    info = SandboxInfo(
+        id=value["id"],
+        name=value["name"],
+        key=value["key"],
+        hostname=value["hostname"],
+        domainname=value["domainname"],
+        labels=labels,
+    )
+    request = SandboxRequest(
+        name=info.name,
+        hostname=info.hostname,
+        domainname=info.domainname,
+        dns=tuple(map(ipaddress.ip_address, value["dns"])),
+        dns_search=tuple(value["dns_search"]),
+        dns_options=tuple(value["dns_options"]),
+        extra_hosts=frozen(value["extra_hosts"]),
+        netns=value["netns"],
+        labels=labels,
+    )
+    return info, request

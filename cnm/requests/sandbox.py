@@ -1,0 +1,77 @@
+"""A sandbox that is asked for: checked, and normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .. import validation as check
+from ..types import IPAddress
+from ..validation import Faults
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SandboxRequest:
+    """A sandbox that is asked for.
+
+    :ivar netns: None to make a namespace, ``"host"`` for the controller's own, a pid,
+        or the path of a namespace to adopt
+    """
+
+    name: str
+    hostname: str
+    domainname: str
+    dns: tuple[IPAddress, ...]
+    dns_search: tuple[str, ...]
+    dns_options: tuple[str, ...]
+    extra_hosts: Mapping[str, str]
+    netns: str | int | None
+    labels: Mapping[str, str]
+
+
+def sandbox_request(
+    name: object,
+    *,
+    hostname: object,
+    domainname: object,
+    dns: object,
+    dns_search: object,
+    dns_options: object,
+    extra_hosts: object,
+    netns: object,
+    labels: object,
+) -> SandboxRequest:
+    """Check the parameters of a sandbox.
+
+    :raises InvalidError: with everything that is wrong with them
+    """
+    faults = Faults()
+    hosts = faults.mapping("extra_hosts", check.host_entry, extra_hosts)
+    for host in hosts:
+        faults.parse("extra_hosts", check.hostname, host)
+    request = SandboxRequest(
+        name=faults.parse("name", check.name, name) or "",
+        hostname=faults.parse("hostname", check.hostname, hostname) or "",
+        domainname=faults.parse("domainname", check.hostname, domainname) or "",
+        dns=faults.each("dns", check.address, dns),
+        dns_search=faults.each("dns_search", check.dns_option, dns_search),
+        dns_options=faults.each("dns_options", check.dns_option, dns_options),
+        extra_hosts=hosts,
+        netns=faults.parse("netns", _netns, netns) if netns is not None else None,
+        labels=faults.mapping("labels", check.text, labels),
+    )
+    faults.check()
+    return request
+
+
+def _netns(value: object) -> str | int:
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    if isinstance(value, str) and (value == "host" or value.startswith("/")):
+        if "\0" in value:
+            raise ValueError("a path has no NUL character")
+        return value
+    raise ValueError(
+        f"expected an absolute path, a process id, 'host' or None, not "
+        f"{check.shown(value)}"
+    )

@@ -1,0 +1,153 @@
+"""Taking up again what a store knows, when a controller starts."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+
+from . import allocation
+from .endpoint import Endpoint
+from .errors import CNMError, KernelError
+from .events import AddressRequested, NetworkRestored
+from .firewall import adopt_forwarding
+from .linux import Sockets, delete_link, dump_links, namespaces, parse_link
+from .network import Network
+from .records import (
+    ENDPOINT,
+    NETWORK,
+    SANDBOX,
+    attachment_of,
+    endpoint_info,
+    endpoint_record,
+    network_info,
+    network_record,
+    network_state,
+    sandbox_info,
+)
+from .sandbox import Sandbox
+from .services import Services
+from .store import Put, Record
+from .types import JSON, Address
+
+logger = logging.getLogger(__name__)
+
+
+async def restore(services: Services) -> None:
+    """Restore networks, sandboxes and endpoints; then sweep what is in no record.
+
+    The nftables table is rebuilt in one transaction, when everything that belongs into
+    it is known: traffic flows on meanwhile.
+    """
+    await services.kernel.run(adopt_forwarding, services.firewall)
+    for record in _by_age(await services.store.scan(NETWORK)):
+        await _restore_network(services, record.value)
+    for record in await services.store.scan(SANDBOX):
+        await _restore_sandbox(services, record.value)
+    endpoints = await services.store.scan(ENDPOINT)
+    for record in sorted(endpoints, key=_order):
+        await _restore_endpoint(services, record.value)
+    await services.kernel.run(services.firewall.rebuild)
+    await services.kernel.run(_sweep, services)
+
+
+def _by_age(records: tuple[Record, ...]) -> list[Record]:
+    return sorted(records, key=lambda record: str(record.value["created"]))
+
+
+def _order(record: Record) -> tuple[int, str]:
+    """Sort endpoints in the order of joining, then of creation."""
+    attachment = attachment_of(record.value)
+    return attachment.order if attachment else 0, str(record.value["created"])
+
+
+async def _restore_network(services: Services, value: Mapping[str, JSON]) -> None:
+    info, state = network_info(value), network_state(value)
+    if info.config_only:
+        with services.networks.reserve(info.name):
+            services.networks.add(Network(services, None, info, state))
+        return
+    driver = await services.driver(info.driver)
+    ipam = await services.ipam(info.ipam)
+    await allocation.restore_network(ipam, info)
+    answer = await services.handle(driver, NetworkRestored(network=info))
+    if answer is not None and answer != state:
+        state = answer
+        record = network_record(info, state)
+        await services.store.transaction(Put(NETWORK + info.id, record))
+        info = network_info(record)
+    services.own_links.update(dict.fromkeys(state.links, info.id))
+    with services.networks.reserve(info.name):
+        services.networks.add(Network(services, driver, info, state))
+
+
+async def _restore_sandbox(services: Services, value: Mapping[str, JSON]) -> None:
+    info, request = sandbox_info(value)
+    try:
+        os.close(namespaces.open_namespace(info.key))
+    except KernelError:
+        logger.warning("sandbox %r has lost its namespace: it is dropped", info.name)
+        await services.store.delete(SANDBOX + info.id)
+        return
+    with services.sandboxes.reserve(info.name):
+        services.sandboxes.add(Sandbox(services, info, request))
+
+
+async def _restore_endpoint(services: Services, value: Mapping[str, JSON]) -> None:
+    network = services.networks.get(str(value["network"]))
+    if network is None:
+        logger.warning("endpoint %r has lost its network: it is dropped", value["name"])
+        await services.store.delete(ENDPOINT + str(value["id"]))
+        return
+    info = endpoint_info(value, network.info)
+    await _restore_addresses(services, info.id, network, value)
+    attachment = attachment_of(value)
+    sandbox = services.sandboxes.get(attachment.sandbox) if attachment else None
+    if attachment is not None and sandbox is None:
+        attachment = None
+        record = endpoint_record(info, None)
+        await services.store.transaction(Put(ENDPOINT + info.id, record))
+    driver = await services.driver(network.driver)
+    endpoint = Endpoint(services, network, driver, info, attachment)
+    with network.directory.reserve(info.name):
+        network.directory.add(endpoint)
+    if attachment is not None and sandbox is not None:
+        services.joins = max(services.joins, attachment.order)
+        sandbox.attach(endpoint)
+
+
+async def _restore_addresses(
+    services: Services, owner: str, network: Network, value: Mapping[str, JSON]
+) -> None:
+    info = endpoint_info(value, network.info)
+    ipam = await services.ipam(network.info.ipam)
+    for interface in (info.address, info.address6):
+        if interface is None:
+            continue
+        for data in network.info.ipam_data:
+            if interface.ip in data.subnet:
+                request = AddressRequested(
+                    pool_id=data.pool_id, owner=owner, address=interface.ip
+                )
+                await ipam.demand(request, Address)
+
+
+def _sweep(sockets: Sockets, services: Services) -> None:
+    """Plan: remove what carries our mark and belongs to nothing that we know."""
+    known = {sandbox.key for sandbox in services.sandboxes}
+    directory = f"{services.run_dir}/netns"
+    for name in os.listdir(directory):
+        key = f"{directory}/{name}"
+        if key not in known:
+            logger.warning("removing the namespace %s, which no sandbox has", key)
+            sockets.remove(key)
+    for message in sockets.route.dump(dump_links()):
+        link = parse_link(message)
+        mark, _, identity = link.alias.rpartition(":")
+        if mark == services.mark and not services.has_link(identity):
+            logger.warning("removing the link %s, which nothing has", link.name)
+            try:
+                sockets.route.call(delete_link(link.index))
+            except CNMError as exc:
+                # it may go with a namespace that has just been removed
+                logger.debug("%s", exc)

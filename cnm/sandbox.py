@@ -1,0 +1,404 @@
+"""Sandboxes: network stacks of their own."""
+
+from __future__ import annotations
+
+import secrets
+import socket as stdlib_socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import IO, Any, TypeAlias
+
+import anyio
+from anyio.abc import Process, SocketStream, UDPSocket
+
+from . import interfaces, sandbox_io
+from .dns import hosts_file
+from .errors import (
+    ConflictError,
+    ForbiddenError,
+    SandboxNotFound,
+    TeardownError,
+)
+from .endpoint import Endpoint
+from .events import LeaveInfo, SandboxDeleted
+from .gateways import Candidate, elect
+from .interfaces import DefaultRoute
+from .records import ENDPOINT, SANDBOX, frozen, sandbox_record
+from .requests import SandboxRequest
+from .rollback import Rollback
+from .services import Services
+from .store import Delete, Put
+from .types import IPAddress, SandboxInfo
+
+#: What a process is started with: a program and its arguments, or a shell's line.
+Command: TypeAlias = str | Sequence[str]
+
+
+class Sandbox:
+    """A network stack of its own: interfaces, addresses, routes and names.
+
+    Joining and leaving happen one after the other.
+    """
+
+    def __init__(
+        self, services: Services, info: SandboxInfo, request: SandboxRequest
+    ) -> None:
+        self._services = services
+        self._info = info
+        self._request = request
+        self._endpoints: dict[str, Endpoint] = {}
+        self._deleting = False
+        self.lock = anyio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<Sandbox {self.name!r} at {self.key}>"
+
+    @property
+    def info(self) -> SandboxInfo:
+        """A snapshot of the sandbox."""
+        return self._info
+
+    @property
+    def id(self) -> str:
+        """The id: 64 hexadecimal digits."""
+        return self._info.id
+
+    @property
+    def name(self) -> str:
+        """The name, unique in the controller."""
+        return self._info.name
+
+    @property
+    def key(self) -> str:
+        """Path of the network namespace."""
+        return self._info.key
+
+    @property
+    def hostname(self) -> str:
+        """The host name."""
+        return self._info.hostname
+
+    @property
+    def domainname(self) -> str:
+        """The domain name."""
+        return self._info.domainname
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The labels."""
+        return self._info.labels
+
+    @property
+    def adopted(self) -> bool:
+        """Whether the namespace was there before the sandbox."""
+        return self._request.netns is not None
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """The endpoints that are joined to it, in the order of joining."""
+        return tuple(self._endpoints.values())
+
+    @property
+    def gateways(self) -> Mapping[int, Endpoint]:
+        """The endpoints that provide the default routes, by family (4, 6)."""
+        chosen = elect(endpoint.candidate for endpoint in self.endpoints)
+        return {
+            version: self._endpoints[candidate.endpoint]
+            for version, candidate in chosen.items()
+        }
+
+    # --- what endpoints need of it; they hold its lock --------------------------------
+
+    def require(self) -> None:
+        """Raise SandboxNotFound if the sandbox is gone or going."""
+        if self._deleting:
+            raise SandboxNotFound(self.name)
+
+    async def choose_interface(self, wanted: str, prefix: str) -> str:
+        """Choose the name of a new interface.
+
+        :param wanted: the name that was asked for, or ``""``
+        :param prefix: what a chosen name begins with; the lowest free number follows
+        """
+        used: set[str] | frozenset[str] = {e.interface for e in self.endpoints}
+        if self.adopted:
+            names = self._services.kernel.run(interfaces.names, self.key)
+            used = used | await names
+        if wanted and (wanted in used or wanted == "lo"):
+            raise ConflictError(
+                f"interface name {wanted!r} is taken in sandbox {self.name!r}"
+            )
+        number = 0
+        while not wanted and f"{prefix}{number}" in used:
+            number += 1
+        return wanted or f"{prefix}{number}"
+
+    def defaults_with(
+        self, candidate: Candidate
+    ) -> tuple[tuple[DefaultRoute, ...], tuple[DefaultRoute, ...]]:
+        """Return the default routes that a joining endpoint takes over.
+
+        :return: the new ones, and those that they replace
+        """
+        present = [endpoint.candidate for endpoint in self.endpoints]
+        before, after = elect(present), elect([*present, candidate])
+        taken = [v for v, chosen in after.items() if chosen is candidate]
+        new = tuple(
+            DefaultRoute(
+                version=version,
+                via=candidate.next_hop(version),
+                replace=version in before,
+            )
+            for version in taken
+        )
+        previous = tuple(
+            _default(version, before[version]) for version in taken if version in before
+        )
+        return new, previous
+
+    async def reroute_without(self, leaving: Endpoint) -> None:
+        """Move the default routes of a leaving endpoint to others."""
+        before = elect(endpoint.candidate for endpoint in self.endpoints)
+        after = elect(e.candidate for e in self.endpoints if e is not leaving)
+        moved = [
+            _default(version, chosen)
+            for version, chosen in after.items()
+            if before[version].endpoint == leaving.id
+        ]
+        if moved:
+            await self._services.kernel.run(interfaces.reroute, self.key, moved)
+
+    def attach(self, endpoint: Endpoint) -> None:
+        """Note that an endpoint has joined."""
+        self._endpoints[endpoint.id] = endpoint
+
+    def detach(self, endpoint: Endpoint) -> None:
+        """Note that an endpoint has left."""
+        self._endpoints.pop(endpoint.id, None)
+
+    # --- processes and sockets --------------------------------------------------------
+
+    async def open_process(
+        self,
+        command: Command,
+        *,
+        stdin: int | IO[Any] | None = subprocess.PIPE,
+        stdout: int | IO[Any] | None = subprocess.PIPE,
+        stderr: int | IO[Any] | None = subprocess.PIPE,
+        **options: Any,
+    ) -> Process:
+        """Start a process in the sandbox.
+
+        It has the sandbox's network, its own /etc/resolv.conf and /etc/hosts, and a
+        /sys that shows the sandbox's devices. Use it as an async context manager: the
+        process is killed if the block is cancelled.
+
+        :param options: further arguments of :class:`subprocess.Popen`, such as
+            ``cwd``, ``env`` and ``user``
+        :raises OSError: if the program cannot be started
+        :raises KernelError: if its namespaces cannot be made
+        """
+        self.require()
+        everything = {"stdin": stdin, "stdout": stdout, "stderr": stderr, **options}
+        popen = await self._services.kernel.run(
+            sandbox_io.start_process, self.key, command, self._files(), everything
+        )
+        return sandbox_io.SandboxProcess(popen)
+
+    async def run(
+        self,
+        command: Command,
+        *,
+        input: bytes | None = None,
+        stdin: int | IO[Any] | None = None,
+        stdout: int | IO[Any] | None = subprocess.PIPE,
+        stderr: int | IO[Any] | None = subprocess.PIPE,
+        check: bool = True,
+        **options: Any,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run a program in the sandbox, and wait for its end (anyio.run_process).
+
+        The program is killed if the call is cancelled.
+
+        :param input: what it finds on its standard input
+        :param check: raise CalledProcessError if its exit status is not zero
+        """
+        if input is not None and stdin is not None:
+            raise ValueError("only one of input and stdin may be given")
+        if stdin is None:
+            stdin = subprocess.PIPE if input is not None else subprocess.DEVNULL
+        process = await self.open_process(
+            command, stdin=stdin, stdout=stdout, stderr=stderr, **options
+        )
+        return await sandbox_io.communicate(process, command, input, check=check)
+
+    async def socket(
+        self,
+        family: int = stdlib_socket.AF_INET,
+        type: int = stdlib_socket.SOCK_STREAM,
+        proto: int = 0,
+    ) -> stdlib_socket.socket:
+        """Make a non-blocking socket inside the sandbox, usable from anywhere.
+
+        An open socket keeps the network namespace alive.
+        """
+        self.require()
+        return await self._services.kernel.run(
+            sandbox_io.make_socket, self.key, family, type, proto
+        )
+
+    async def connect_tcp(self, host: str | IPAddress, port: int) -> SocketStream:
+        """Connect from the sandbox to an address.
+
+        :raises OSError: if there is no connection
+        """
+        return await sandbox_io.connect_tcp(self, host, port)
+
+    async def listen_tcp(
+        self, host: str | IPAddress = "::", port: int = 0, backlog: int = 65536
+    ) -> sandbox_io.SocketListener:
+        """Listen in the sandbox; ``"::"`` is every address of both families."""
+        return await sandbox_io.listen_tcp(self, host, port, backlog)
+
+    async def udp(self, host: str | IPAddress = "::", port: int = 0) -> UDPSocket:
+        """Make a UDP socket in the sandbox; ``"::"`` is every address of both families."""
+        return await sandbox_io.udp(self, host, port)
+
+    def _files(self) -> sandbox_io.Files:
+        addresses = [
+            str(address.ip)
+            for endpoint in self.endpoints
+            for address in (endpoint.address, endpoint.address6)
+            if address is not None
+        ]
+        request = self._request
+        return sandbox_io.Files(
+            directory=f"{self._services.run_dir}/files/{self.id[:12]}",
+            hosts=hosts_file(
+                self.hostname, self.domainname, addresses, request.extra_hosts
+            ),
+            dns=request.dns,
+            search=request.dns_search,
+            options=request.dns_options,
+        )
+
+    # --- removal ----------------------------------------------------------------------
+
+    async def delete(self) -> None:
+        """Remove the sandbox; its endpoints leave and are deleted first.
+
+        An adopted namespace is left as it was found. Once begun, the removal is not
+        interrupted by cancellation, and goes on past failures, which are raised
+        together at the end.
+
+        :raises SandboxNotFound: if it has been deleted already
+        :raises ForbiddenError: if it is being deleted
+        :raises TeardownError: if something failed on the way
+        """
+        if self._services.sandboxes.get(self.id) is not self:
+            raise SandboxNotFound(self.name)
+        if self._deleting:
+            raise ForbiddenError(f"another delete of sandbox {self.name!r} in progress")
+        self._deleting = True
+        with anyio.CancelScope(shield=True):
+            async with AsyncExitStack() as locks:
+                # endpoints first, then the sandbox: the order of joining and leaving
+                async with self.lock:
+                    mine = sorted(self.endpoints, key=lambda e: e.id)
+                for endpoint in mine:
+                    await locks.enter_async_context(endpoint.lock)
+                await locks.enter_async_context(self.lock)
+                failures = await self._remove(self.endpoints)
+        if failures:
+            raise TeardownError(f"removing sandbox {self.name!r}", failures)
+
+    async def _remove(self, endpoints: Sequence[Endpoint]) -> list[Exception]:
+        failures: list[Exception] = []
+        left: list[LeaveInfo | None] = []
+        for endpoint in endpoints:
+            try:
+                left.append(await endpoint.tell_left(self._info, endpoint.interface))
+            except Exception as exc:
+                failures.append(exc)
+                left.append(None)
+        failures += await self._release(endpoints, left)
+        for endpoint in endpoints:
+            endpoint.detached()
+            failures += await endpoint.remove(force=True)
+        keys = [Delete(ENDPOINT + endpoint.id) for endpoint in endpoints]
+        await self._services.store.transaction(*keys, Delete(SANDBOX + self.id))
+        for endpoint in endpoints:
+            self.detach(endpoint)
+            endpoint.removed()
+        self._services.sandboxes.remove(self)
+        self._services.bus.publish(SandboxDeleted(sandbox=self._info))
+        return failures
+
+    async def _release(
+        self, endpoints: Sequence[Endpoint], left: Sequence[LeaveInfo | None]
+    ) -> list[Exception]:
+        """Take the interfaces and the namespace down."""
+        services = self._services
+        failures: list[Exception] = []
+        steps = []
+        if self.adopted:
+            for endpoint, info in zip(endpoints, left, strict=True):
+                index = endpoint.attachment.index if endpoint.attachment else 0
+                steps.append((interfaces.take_out, (self.key, index, info)))
+            left = ()
+        for plan, arguments in steps:
+            try:
+                await services.kernel.run(plan, *arguments)
+            except Exception as exc:
+                failures.append(exc)
+        if self.adopted and endpoints:
+            services.reaper.want(self.key)
+            await services.reaper.reap()
+        # sandboxes on the host's own namespace share a key
+        shared = any(o is not self and o.key == self.key for o in services.sandboxes)
+        try:
+            await services.kernel.run(
+                interfaces.destroy,
+                "" if shared else self.key,
+                left,
+                self._files().directory,
+            )
+        except Exception as exc:
+            failures.append(exc)
+        services.reaper.forget(self.key)
+        if endpoints:
+            services.reaper.want()
+        return failures
+
+
+def _default(version: int, candidate: Candidate) -> DefaultRoute:
+    return DefaultRoute(
+        version=version,
+        via=candidate.next_hop(version),
+        index=candidate.index,
+        replace=True,
+    )
+
+
+async def create(services: Services, request: SandboxRequest) -> Sandbox:
+    """Create a sandbox whose name has been reserved."""
+    identity = secrets.token_hex(32)
+    key = f"{services.run_dir}/netns/{identity[:12]}"
+    if request.netns == "host":
+        key = f"{services.run_dir}/netns/default"
+    info = SandboxInfo(
+        id=identity,
+        name=request.name,
+        key=key,
+        hostname=request.hostname,
+        domainname=request.domainname,
+        labels=frozen(request.labels),
+    )
+    async with Rollback() as rollback:
+        await services.kernel.run(interfaces.make_namespace, key, request.netns)
+        if all(other.key != key for other in services.sandboxes):
+            rollback.push(services.kernel.run, interfaces.drop_namespace, key)
+        record = sandbox_record(info, request)
+        await services.store.transaction(Put(SANDBOX + identity, record))
+    return Sandbox(services, info, request)

@@ -1,0 +1,186 @@
+"""Processes, sockets and files of a sandbox."""
+
+from __future__ import annotations
+
+import os
+import socket as stdlib_socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from anyio.abc import Process, SocketStream, UDPSocket
+from anyio.abc import SocketListener as SocketListener
+
+from .dns.resolvconf import host_configuration
+from .errors import InvalidError
+from .linux import Sockets
+from .linux.process import SandboxProcess as SandboxProcess
+from .linux.process import start
+from .types import IPAddress
+from .validation import address as parse_address
+from .validation import shown
+
+if TYPE_CHECKING:
+    from .sandbox import Sandbox
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Files:
+    """The files of a sandbox that stand in for the host's."""
+
+    directory: str
+    hosts: str
+    dns: tuple[IPAddress, ...]
+    search: tuple[str, ...]
+    options: tuple[str, ...]
+
+    def write(self) -> Mapping[str, str]:
+        """Write them. Blocks.
+
+        :return: paths as a process sees them, to the files that stand in for them
+        """
+        os.makedirs(self.directory, mode=0o755, exist_ok=True)
+        resolv = host_configuration().for_sandbox(self.dns, self.search, self.options)
+        contents = {"hosts": self.hosts, "resolv.conf": resolv.render()}
+        for name, content in contents.items():
+            _replace(f"{self.directory}/{name}", content)
+        return {f"/etc/{name}": f"{self.directory}/{name}" for name in contents}
+
+
+def _replace(path: str, content: str) -> None:
+    """Write a file, so that a reader finds the old content or the new one."""
+    temporary = f"{path}.{os.urandom(4).hex()}"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(content)
+    os.replace(temporary, path)
+
+
+def start_process(
+    sockets: Sockets,
+    key: str,
+    command: str | Sequence[str],
+    files: Files,
+    options: Mapping[str, Any],
+) -> subprocess.Popen[bytes]:
+    """Plan: start a process in a sandbox."""
+    with sockets.sandbox(key) as sandbox:
+        return start(sandbox.netns, command, files.write(), options)
+
+
+async def communicate(
+    process: Process,
+    command: str | Sequence[str],
+    input: bytes | None,
+    *,
+    check: bool,
+) -> subprocess.CompletedProcess[bytes]:
+    """Feed a process, drain it, and wait for its end. It is killed if cancelled."""
+    outputs: dict[str, bytes | None] = {"stdout": None, "stderr": None}
+
+    async def drain(name: str, stream: anyio.abc.ByteReceiveStream) -> None:
+        outputs[name] = b"".join([chunk async for chunk in stream])
+
+    async def feed(stream: anyio.abc.ByteSendStream) -> None:
+        try:
+            await stream.send(input or b"")
+        except anyio.BrokenResourceError:
+            pass  # a program need not read all of its input
+        await stream.aclose()
+
+    async with process, anyio.create_task_group() as tasks:
+        if process.stdin is not None:
+            tasks.start_soon(feed, process.stdin)
+        for name in outputs:
+            if (stream := getattr(process, name)) is not None:
+                tasks.start_soon(drain, name, stream)
+        status = await process.wait()
+    result = subprocess.CompletedProcess(
+        command, status, outputs["stdout"], outputs["stderr"]
+    )
+    if check:
+        result.check_returncode()
+    return result
+
+
+def make_socket(
+    sockets: Sockets, key: str, family: int, type: int, proto: int
+) -> stdlib_socket.socket:
+    """Plan: make a non-blocking socket in a sandbox."""
+    with sockets.sandbox(key) as sandbox, sockets.inside(sandbox.netns):
+        made = stdlib_socket.socket(family, type, proto)
+    made.setblocking(False)
+    return made
+
+
+def _endpoint(host: str | IPAddress, port: int) -> tuple[int, tuple[str, int]]:
+    """Return the family and the address of a socket."""
+    try:
+        parsed = parse_address(host)
+    except (ValueError, TypeError) as exc:
+        raise InvalidError(f"host: {exc}") from exc
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
+        raise InvalidError(f"port: expected 0 to 65535, not {shown(port)}")
+    family = stdlib_socket.AF_INET if parsed.version == 4 else stdlib_socket.AF_INET6
+    return family, (str(parsed), port)
+
+
+async def connect_tcp(
+    sandbox: Sandbox, host: str | IPAddress, port: int
+) -> SocketStream:
+    """Connect from a sandbox."""
+    family, address = _endpoint(host, port)
+    made = await sandbox.socket(family, stdlib_socket.SOCK_STREAM)
+    try:
+        made.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
+        try:
+            made.connect(address)
+        except BlockingIOError:
+            await anyio.wait_writable(made)
+        if error := made.getsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_ERROR):
+            raise OSError(error, f"connect to {host} port {port}: {os.strerror(error)}")
+        return await SocketStream.from_socket(made)
+    except BaseException:
+        made.close()
+        raise
+
+
+async def _bound(
+    sandbox: Sandbox, host: str | IPAddress, port: int, type: int
+) -> stdlib_socket.socket:
+    family, address = _endpoint(host, port)
+    made = await sandbox.socket(family, type)
+    try:
+        if type == stdlib_socket.SOCK_STREAM:
+            made.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_REUSEADDR, 1)
+        if family == stdlib_socket.AF_INET6:
+            made.setsockopt(stdlib_socket.IPPROTO_IPV6, stdlib_socket.IPV6_V6ONLY, 0)
+        made.bind(address)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+async def listen_tcp(
+    sandbox: Sandbox, host: str | IPAddress, port: int, backlog: int
+) -> SocketListener:
+    """Listen in a sandbox."""
+    made = await _bound(sandbox, host, port, stdlib_socket.SOCK_STREAM)
+    try:
+        made.listen(backlog)
+        return await SocketListener.from_socket(made)
+    except BaseException:
+        made.close()
+        raise
+
+
+async def udp(sandbox: Sandbox, host: str | IPAddress, port: int) -> UDPSocket:
+    """Make a UDP socket in a sandbox."""
+    made = await _bound(sandbox, host, port, stdlib_socket.SOCK_DGRAM)
+    try:
+        return await UDPSocket.from_socket(made)
+    except BaseException:
+        made.close()
+        raise

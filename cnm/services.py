@@ -1,0 +1,118 @@
+"""What networks, endpoints and sandboxes share: the parts of their controller."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from .allocation import Surroundings
+from .bus import Bus
+from .directory import Directory
+from .dns import name_servers
+from .errors import DriverError
+from .events import DriverEvent, DriverFailed, DriverLoaded
+from .firewall import Firewall
+from .linux import HostRoutes, Kernel, Monitor, Sockets
+from .linux.announcer import Announcer
+from .linux.reaper import Reaper
+from .plugins import Driver, DriverRegistry
+from .store import Store
+from .types import AddressPool, Capability, IPNetwork
+
+if TYPE_CHECKING:
+    from .network import Network
+    from .sandbox import Sandbox
+
+R = TypeVar("R")
+
+
+@dataclass(kw_only=True, slots=True)
+class Services:
+    """The parts of a controller.
+
+    :ivar name: the controller's name
+    :ivar run_dir: directory of its namespaces and files
+    :ivar joins: how many endpoints have been joined so far
+    :ivar own_links: links of our networks in the controller's namespace, by index
+    :ivar ephemeral: whether what it makes goes when it stops
+    """
+
+    name: str
+    run_dir: str
+    ephemeral: bool
+    kernel: Kernel
+    firewall: Firewall
+    store: Store
+    bus: Bus
+    announcer: Announcer
+    reaper: Reaper
+    routes: HostRoutes
+    monitor: Monitor
+    drivers: DriverRegistry
+    ipam_drivers: DriverRegistry
+    observers: DriverRegistry
+    address_pools: tuple[AddressPool, ...]
+    networks: Directory[Network]
+    sandboxes: Directory[Sandbox]
+    capabilities: dict[str, Capability] = field(default_factory=dict)
+    own_links: dict[int, str] = field(default_factory=dict)
+    joins: int = 0
+
+    @property
+    def mark(self) -> str:
+        """What the aliases of our links begin with; an object's id follows."""
+        return f"cnm:{self.name}"
+
+    def has_link(self, identity: str) -> bool:
+        """Tell whether a network or an endpoint should have a link at present."""
+        network = self.networks.get(identity)
+        if network is not None:
+            return not network.deleting
+        found = (each.directory.get(identity) for each in self.networks)
+        return any(endpoint is not None and endpoint.joined for endpoint in found)
+
+    def next_order(self) -> int:
+        """Return a number that is higher with each call, for the order of joining."""
+        self.joins += 1
+        return self.joins
+
+    async def driver(self, name: str) -> Driver:
+        """Return a network driver, loading it if need be."""
+        return await self.drivers.get(name, self._loaded)
+
+    async def _loaded(self, driver: Driver) -> None:
+        event = DriverLoaded(
+            driver=driver.name,
+            controller=self.name,
+            kernel=self.kernel,
+            firewall=self.firewall,
+        )
+        capability = await driver.handle(event)
+        self.capabilities[driver.name] = capability or Capability()
+
+    async def ipam(self, name: str) -> Driver:
+        """Return an IPAM driver, loading it if need be."""
+        return await self.ipam_drivers.get(name)
+
+    async def handle(self, driver: Driver, event: DriverEvent[R]) -> R:
+        """Have a driver handle an event; tell subscribers if it fails."""
+        try:
+            return await driver.handle(event)
+        except DriverError as exc:
+            self.bus.publish(
+                DriverFailed(driver=driver.name, event=event, error=str(exc))
+            )
+            raise
+
+    async def surroundings(self) -> Surroundings:
+        """Find out what a subnet must not overlap."""
+        exclude = await self.kernel.run(self._occupied)
+        return Surroundings(address_pools=self.address_pools, exclude=exclude)
+
+    def _occupied(self, sockets: Sockets) -> tuple[IPNetwork, ...]:
+        ignore = self.own_links.keys()
+        return (
+            *self.routes.networks(4, ignore=ignore),
+            *self.routes.networks(6, ignore=ignore),
+            *name_servers(),
+        )

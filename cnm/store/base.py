@@ -1,0 +1,96 @@
+"""The interface of stores."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..types import JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A value in a store.
+
+    :ivar key: e.g. ``"network/3f2a..."``
+    :ivar value: what was put
+    :ivar version: 1 when it was first put, and one more each time
+    """
+
+    key: str
+    value: Mapping[str, JSON]
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Write a value.
+
+    :ivar version: the version that the record must have, 0 for none; None for any
+    """
+
+    key: str
+    value: Mapping[str, JSON]
+    version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Remove a record. It is no error if there is none.
+
+    :ivar version: the version that the record must have, or None for any
+    """
+
+    key: str
+    version: int | None = None
+
+
+class Store(ABC):
+    """Where a controller keeps its journal.
+
+    A controller opens its store once, and closes it once. A store serves one
+    controller at a time.
+    """
+
+    #: Whether what is put outlives the controller. A controller whose store does not
+    #: persist removes all that it has made when it stops.
+    persistent: ClassVar[bool]
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Make the store ready.
+
+        :raises StoreError: if it cannot be opened, or somebody else has it open
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of the store."""
+
+    @abstractmethod
+    async def get(self, key: str) -> Record | None:
+        """Return the record of a key, or None."""
+
+    @abstractmethod
+    async def scan(self, prefix: str) -> tuple[Record, ...]:
+        """Return all records whose keys start with a prefix, in the order of keys."""
+
+    @abstractmethod
+    async def transaction(self, *changes: Put | Delete) -> None:
+        """Make all of the changes, or none of them.
+
+        A transaction that has begun is not interrupted by cancellation.
+
+        :raises StoreConflict: if a record has another version than the one expected
+        :raises StoreError: if the changes cannot be written
+        """
+
+    async def put(self, key: str, value: Mapping[str, JSON]) -> None:
+        """Write one value."""
+        await self.transaction(Put(key, value))
+
+    async def delete(self, key: str) -> None:
+        """Remove one record. It is no error if there is none."""
+        await self.transaction(Delete(key))

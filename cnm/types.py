@@ -1,0 +1,278 @@
+"""The values that pass between applications, the core and drivers.
+
+All of them are frozen: a snapshot never changes after it has been handed out.
+Addresses are those of the standard library's :mod:`ipaddress`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
+from types import MappingProxyType
+from typing import TypeAlias
+
+JSON: TypeAlias = "None | bool | int | float | str | list[JSON] | Mapping[str, JSON]"
+IPAddress: TypeAlias = IPv4Address | IPv6Address
+IPNetwork: TypeAlias = IPv4Network | IPv6Network
+IPInterface: TypeAlias = IPv4Interface | IPv6Interface
+
+
+def _empty() -> MappingProxyType[str, JSON]:
+    return MappingProxyType({})
+
+
+def _no_labels() -> MappingProxyType[str, str]:
+    return MappingProxyType({})
+
+
+def _no_addresses() -> MappingProxyType[str, IPAddress]:
+    return MappingProxyType({})
+
+
+class Scope(StrEnum):
+    """How far a driver's networks reach."""
+
+    LOCAL = "local"
+    GLOBAL = "global"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AddressPool:
+    """A block from which networks without a subnet of their own get one.
+
+    :ivar base: the block, e.g. ``172.16.0.0/12``
+    :ivar size: prefix length of the subnets it is cut into, e.g. ``24``
+    """
+
+    base: IPNetwork
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IPAMData:
+    """One subnet of a network (libnetwork's IPAMData).
+
+    :ivar pool_id: how the IPAM driver calls the pool
+    :ivar subnet: the subnet
+    :ivar ip_range: the part of it from which addresses are chosen, or None for all
+    :ivar gateway: the gateway's address, or None if there is none
+    :ivar aux_addresses: addresses that are never given to endpoints, by name
+    """
+
+    pool_id: str
+    subnet: IPNetwork
+    ip_range: IPNetwork | None = None
+    gateway: IPAddress | None = None
+    aux_addresses: Mapping[str, IPAddress] = field(default_factory=_no_addresses)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkInfo:
+    """A snapshot of a network.
+
+    :ivar driver_state: what the driver returned from ``network.created``
+    """
+
+    id: str
+    name: str
+    driver: str
+    created: datetime
+    ipv4: bool = True
+    ipv6: bool = False
+    internal: bool = False
+    attachable: bool = False
+    config_only: bool = False
+    config_from: str = ""
+    ipam: str = "default"
+    ipam_options: Mapping[str, JSON] = field(default_factory=_empty)
+    ipam_data: tuple[IPAMData, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=_no_labels)
+    options: Mapping[str, JSON] = field(default_factory=_empty)
+    driver_state: Mapping[str, JSON] = field(default_factory=_empty)
+
+    @property
+    def subnets(self) -> tuple[IPNetwork, ...]:
+        """The subnets, IPv4 first."""
+        return tuple(data.subnet for data in self.ipam_data)
+
+    @property
+    def gateways(self) -> tuple[IPAddress, ...]:
+        """The gateways, in the order of their subnets."""
+        return tuple(d.gateway for d in self.ipam_data if d.gateway is not None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SandboxInfo:
+    """A snapshot of a sandbox.
+
+    :ivar key: path of its network namespace
+    """
+
+    id: str
+    name: str
+    key: str
+    hostname: str = ""
+    domainname: str = ""
+    labels: Mapping[str, str] = field(default_factory=_no_labels)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PortRequest:
+    """A port that is to be published."""
+
+    container_port: int
+    proto: str = "tcp"
+    host_port: int = 0
+    host_port_end: int = 0
+    host_address: IPAddress | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PortBinding:
+    """A port that is published."""
+
+    container_port: int
+    proto: str
+    host_port: int
+    host_address: IPAddress
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EndpointInfo:
+    """A snapshot of an endpoint.
+
+    :ivar address: IPv4 address with the subnet's prefix length, or None
+    :ivar address6: IPv6 address with the subnet's prefix length, or None
+    :ivar mac: MAC address, ``""`` until the driver has chosen one
+    :ivar configured_mac: the MAC address that was asked for, or ``""``
+    :ivar interface_name: the interface name that was asked for, or ``""``
+    :ivar sysctls: ``net.X.Y.IFNAME.Z`` to value
+    :ivar driver_state: what the driver returned from ``endpoint.created``
+    """
+
+    id: str
+    name: str
+    network: NetworkInfo
+    created: datetime
+    address: IPv4Interface | None = None
+    address6: IPv6Interface | None = None
+    mac: str = ""
+    configured_mac: str = ""
+    link_local: tuple[IPInterface, ...] = ()
+    aliases: tuple[str, ...] = ()
+    ports: tuple[PortBinding, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=_no_labels)
+    options: Mapping[str, JSON] = field(default_factory=_empty)
+    gateway_priority: int = 0
+    interface_name: str = ""
+    sysctls: Mapping[str, str] = field(default_factory=_no_labels)
+    driver_state: Mapping[str, JSON] = field(default_factory=_empty)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Route:
+    """A static route of an endpoint.
+
+    :ivar via: the next hop, or None if the destination is on the link
+    """
+
+    destination: IPNetwork
+    via: IPAddress | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Capability:
+    """What a network driver is able to do.
+
+    :ivar scope: how far its networks reach
+    :ivar connectivity: how far traffic on its networks reaches, if further
+    """
+
+    scope: Scope = Scope.LOCAL
+    connectivity: Scope = Scope.LOCAL
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Requirements:
+    """What a driver needs for a network that has been asked for.
+
+    :ivar gateway4: whether the IPv4 subnets need a gateway address
+    :ivar gateway6: whether the IPv6 subnets need a gateway address
+    """
+
+    gateway4: bool = True
+    gateway6: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkState:
+    """What a driver wants remembered about a network; stored, and handed back.
+
+    :ivar interface_prefix: what the names of interfaces in sandboxes begin with
+    :ivar links: indexes of the network's links in the controller's namespace, whose
+        routes are not taken for somebody else's
+    """
+
+    interface_prefix: str = "eth"
+    links: tuple[int, ...] = ()
+    state: Mapping[str, JSON] = field(default_factory=_empty)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EndpointState:
+    """What a driver chose for an endpoint, and what it wants remembered.
+
+    :ivar mac: the MAC address, ``""`` if the interface has none of its own
+    """
+
+    mac: str = ""
+    state: Mapping[str, JSON] = field(default_factory=_empty)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pool:
+    """A subnet that an IPAM driver has handed out.
+
+    :ivar id: how the driver calls it
+    :ivar subnet: the subnet; 0.0.0.0/0 or ::/0 from a driver without addresses
+    :ivar ip_range: the part of it from which addresses are chosen, or None
+    :ivar gateway: a gateway that the driver dictates, or None
+    """
+
+    id: str
+    subnet: IPNetwork
+    ip_range: IPNetwork | None = None
+    gateway: IPAddress | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Address:
+    """An address that an IPAM driver has handed out.
+
+    :ivar interface: the address with its subnet's prefix length, or None from a
+        driver without addresses
+    """
+
+    interface: IPInterface | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoolStatus:
+    """How full a pool is.
+
+    :ivar in_use: addresses that are taken, network and broadcast included
+    :ivar available: addresses that can still be chosen; within the range, if any
+    """
+
+    in_use: int
+    available: int

@@ -1,0 +1,213 @@
+"""The bridge driver: networks are Linux bridges, endpoints are veth pairs."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+from collections.abc import Mapping
+from typing import cast
+
+from cnm.driver import (
+    JSON,
+    Capability,
+    DriverLoaded,
+    EndpointCreated,
+    EndpointInfo,
+    EndpointInspected,
+    EndpointJoined,
+    EndpointLeft,
+    EndpointState,
+    ForbiddenError,
+    JoinInfo,
+    LeaveInfo,
+    NetworkCreated,
+    NetworkDeleted,
+    NetworkDriver,
+    NetworkInfo,
+    NetworkRequested,
+    NetworkRestored,
+    NetworkState,
+    Requirements,
+    hookimpl,
+    parse_options,
+)
+
+from . import bridge
+from .bridge import Bridge
+from .options import BridgeOptions, bridge_options, gateway
+from .port import Port, host_interface
+
+__all__ = ["BridgeDriver"]
+
+
+class BridgeDriver(NetworkDriver):
+    """Handles the events of networks with ``driver="bridge"``."""
+
+    def __init__(self) -> None:
+        self._networks: dict[str, tuple[NetworkInfo, BridgeOptions]] = {}
+
+    @hookimpl
+    async def cnm_driver_loaded(self, event: DriverLoaded) -> Capability:
+        """Keep the controller's kernel and firewall."""
+        self._kernel = event.kernel
+        self._firewall = event.firewall
+        self._mark = f"cnm:{event.controller}"
+        return Capability()
+
+    @hookimpl
+    async def cnm_network_requested(self, event: NetworkRequested) -> Requirements:
+        """Check the options; say which families need a gateway."""
+        network = event.network
+        options = bridge_options(network)
+        isolated4 = options.gateway_mode_ipv4 == "isolated"
+        inhibited = options.inhibit_ipv4 and network.internal
+        return Requirements(
+            gateway4=not (isolated4 or inhibited),
+            gateway6=options.gateway_mode_ipv6 != "isolated",
+        )
+
+    @hookimpl
+    async def cnm_network_created(self, event: NetworkCreated) -> NetworkState:
+        """Make the bridge."""
+        network = event.network
+        options = bridge_options(network)
+        self._check_conflicts(network, options)
+        self._networks[network.id] = network, options
+        try:
+            built = await self._kernel.run(
+                bridge.build,
+                self._firewall,
+                network,
+                options,
+                f"{self._mark}:{network.id}",
+            )
+        except BaseException:
+            del self._networks[network.id]
+            raise
+        return _state(built, options)
+
+    def _check_conflicts(self, network: NetworkInfo, options: BridgeOptions) -> None:
+        for other, others in self._networks.values():
+            if reason := _conflict(network, options, other, others):
+                raise ForbiddenError(
+                    f"cannot create network {network.id[:12]} "
+                    f"({options.bridge(network)}): conflicts with network "
+                    f"{other.name!r}: {reason}"
+                )
+
+    @hookimpl
+    async def cnm_network_deleted(self, event: NetworkDeleted) -> None:
+        """Remove the bridge, unless it was there before."""
+        network = event.network
+        options = bridge_options(network)
+        if network.driver_state:
+            await self._kernel.run(
+                bridge.remove,
+                self._firewall,
+                self._bridge(network),
+                bridge.rules(network, options),
+            )
+        self._networks.pop(network.id, None)
+
+    @hookimpl
+    async def cnm_network_restored(self, event: NetworkRestored) -> NetworkState:
+        """Take the bridge up again."""
+        network = event.network
+        options = bridge_options(network)
+        known = await self._kernel.run(
+            bridge.take_up, self._firewall, network, options, self._bridge(network)
+        )
+        self._networks[network.id] = network, options
+        return _state(known, options)
+
+    @hookimpl
+    async def cnm_endpoint_created(self, event: EndpointCreated) -> EndpointState:
+        """Choose a MAC address."""
+        parse_options((), event.endpoint.options)
+        mac = event.endpoint.mac or "02:" + secrets.token_bytes(5).hex(":")
+        return EndpointState(mac=mac)
+
+    @hookimpl
+    async def cnm_endpoint_joined(self, event: EndpointJoined) -> JoinInfo:
+        """Say how the veth pair is made."""
+        endpoint = event.endpoint
+        network = endpoint.network
+        _, options = self._networks[network.id]
+        return JoinInfo(
+            plan=self._port(endpoint).plug,
+            gateway=gateway(network, options, 4),
+            gateway6=gateway(network, options, 6),
+            announce=options.bridge(network),
+            announcements=options.advertise_addr_nmsgs,
+            announce_interval=options.advertise_addr_ms / 1000,
+        )
+
+    @hookimpl
+    async def cnm_endpoint_left(self, event: EndpointLeft) -> LeaveInfo:
+        """Say how the veth pair is removed."""
+        return LeaveInfo(plan=self._port(event.endpoint).unplug)
+
+    @hookimpl
+    async def cnm_endpoint_inspected(
+        self, event: EndpointInspected
+    ) -> Mapping[str, JSON]:
+        """Tell the name of the bridge's port."""
+        return {
+            "mac": event.endpoint.mac,
+            "bridge": self._bridge(event.endpoint.network).name,
+            "host_interface": host_interface(event.endpoint),
+        }
+
+    def _bridge(self, network: NetworkInfo) -> Bridge:
+        state = network.driver_state
+        added = cast("list[str]", state["added"])
+        return Bridge(
+            name=cast("str", state["bridge"]),
+            mark=f"{self._mark}:{network.id}",
+            index=cast("int", state["index"]),
+            made=cast("bool", state["made"]),
+            added=tuple(map(ipaddress.ip_interface, added)),
+        )
+
+    def _port(self, endpoint: EndpointInfo) -> Port:
+        network = endpoint.network
+        _, options = self._networks[network.id]
+        own = (endpoint.address, endpoint.address6)
+        return Port(
+            name=host_interface(endpoint),
+            mark=f"{self._mark}:{endpoint.id}",
+            bridge=cast("int", network.driver_state["index"]),
+            mac=endpoint.mac,
+            mtu=options.mtu,
+            isolated=not options.enable_icc,
+            addresses=tuple(address.ip for address in own if address),
+        )
+
+
+def _conflict(
+    network: NetworkInfo,
+    options: BridgeOptions,
+    other: NetworkInfo,
+    others: BridgeOptions,
+) -> str:
+    """Return why two bridge networks cannot be at the same time, or ``""``."""
+    if options.bridge(network) == others.bridge(other):
+        return "networks have same bridge name"
+    for subnet in network.subnets:
+        for taken in other.subnets:
+            if subnet.version == taken.version and subnet.overlaps(taken):
+                return f"networks have overlapping IPv{subnet.version}"
+    return ""
+
+
+def _state(built: Bridge, options: BridgeOptions) -> NetworkState:
+    return NetworkState(
+        interface_prefix=options.container_iface_prefix,
+        links=(built.index,),
+        state={
+            "bridge": built.name,
+            "index": built.index,
+            "made": built.made,
+            "added": [str(address) for address in built.added],
+        },
+    )

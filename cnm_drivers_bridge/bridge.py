@@ -1,0 +1,247 @@
+"""The bridge of a network: blocking plans that make it and remove it."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import secrets
+from dataclasses import dataclass
+
+from cnm.driver import (
+    ConflictError,
+    InvalidError,
+    IPAddress,
+    IPInterface,
+    NetlinkError,
+    NetworkInfo,
+)
+from cnm.firewall import Firewall, NetworkRules, open_forwarding
+from cnm.linux import (
+    REAP_GROUP,
+    Link,
+    Sockets,
+    add_address,
+    add_bridge,
+    choose_index,
+    delete_address,
+    delete_link,
+    dump_addresses,
+    get_link,
+    parse_address,
+    parse_link,
+    set_link,
+    sysctl,
+)
+
+from .options import BridgeOptions
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bridge:
+    """The bridge of a network, as it is or is to be.
+
+    :ivar mark: alias by which the link is known to be ours
+    :ivar index: index of the link, 0 while it is to be made
+    :ivar made: whether it was made for the network, rather than found
+    :ivar added: addresses that it was given for the network
+    """
+
+    name: str
+    mark: str
+    index: int = 0
+    made: bool = True
+    added: tuple[IPInterface, ...] = ()
+
+
+def addresses(network: NetworkInfo, options: BridgeOptions) -> list[IPInterface]:
+    """Return the addresses that the bridge of a network has."""
+    result: list[IPInterface] = []
+    for data in network.ipam_data:
+        version = data.subnet.version
+        if data.gateway is None or options.mode(version) == "isolated":
+            continue
+        if version == 4 and options.inhibit_ipv4:
+            continue
+        result.append(_interface(data.gateway, data.subnet.prefixlen))
+    return result
+
+
+def _interface(address: IPAddress, prefix: int) -> IPInterface:
+    return ipaddress.ip_interface((address, prefix))
+
+
+def rules(network: NetworkInfo, options: BridgeOptions) -> NetworkRules:
+    """Return what the firewall has to know of a network."""
+    subnets = network.subnets
+    return NetworkRules(
+        interface=options.bridge(network),
+        subnets4=tuple(s for s in subnets if isinstance(s, ipaddress.IPv4Network)),
+        subnets6=tuple(s for s in subnets if isinstance(s, ipaddress.IPv6Network)),
+        internal=network.internal,
+        icc=options.enable_icc,
+        mode4=options.gateway_mode_ipv4 if network.ipv4 else None,
+        mode6=options.gateway_mode_ipv6 if network.ipv6 else None,
+        masquerade=options.enable_ip_masquerade,
+        snat4=options.host_ipv4,
+        snat6=options.host_ipv6,
+    )
+
+
+def build(
+    sockets: Sockets,
+    firewall: Firewall,
+    network: NetworkInfo,
+    options: BridgeOptions,
+    mark: str,
+) -> Bridge:
+    """Plan: make the bridge of a network, or use the one that is there.
+
+    Nothing is left behind if it fails.
+    """
+    name = options.bridge(network)
+    link = _find(sockets, name)
+    if link is None:
+        bridge = _make(sockets, network, options, Bridge(name=name, mark=mark))
+    else:
+        bridge = _use(sockets, network, options, link, mark)
+    try:
+        _forward(sockets, firewall, network, options)
+        firewall.update(sockets, add=rules(network, options).elements())
+    except BaseException:
+        _drop(sockets, bridge)
+        raise
+    return bridge
+
+
+def _find(sockets: Sockets, name: str) -> Link | None:
+    try:
+        return parse_link(sockets.route.call(get_link(name=name))[0])
+    except NetlinkError as exc:
+        if exc.errno == errno.ENODEV:
+            return None
+        raise
+
+
+def _make(
+    sockets: Sockets, network: NetworkInfo, options: BridgeOptions, bridge: Bridge
+) -> Bridge:
+    index = choose_index()
+    # with an address of its own, a bridge keeps it when ports come and go
+    mac = options.mac or "02:" + secrets.token_bytes(5).hex(":")
+    sockets.route.call(add_bridge(bridge.name, index=index, mac=mac, mtu=options.mtu))
+    try:
+        _settle_ipv6(bridge.name, network, options)
+        wanted = addresses(network, options)
+        sockets.route.call(
+            set_link(index, alias=bridge.mark),
+            *(add_address(index, address) for address in wanted),
+            set_link(index, up=True),
+        )
+    except BaseException:
+        sockets.route.call(delete_link(index))
+        raise
+    return Bridge(name=bridge.name, mark=bridge.mark, index=index, added=tuple(wanted))
+
+
+def _settle_ipv6(name: str, network: NetworkInfo, options: BridgeOptions) -> None:
+    """Keep endpoints from configuring the host (CVE-2020-13401)."""
+    own = name.replace(".", "/")
+    try:
+        if network.ipv6 and options.gateway_mode_ipv6 != "isolated":
+            sysctl.write(f"net.ipv6.conf.{own}.accept_ra", "0")
+        else:
+            sysctl.write(f"net.ipv6.conf.{own}.disable_ipv6", "1")
+    except OSError as exc:
+        if exc.errno != errno.ENOENT or network.ipv6:
+            raise  # a kernel without IPv6 has nothing to disable
+
+
+def _use(
+    sockets: Sockets,
+    network: NetworkInfo,
+    options: BridgeOptions,
+    link: Link,
+    mark: str,
+) -> Bridge:
+    """Use a bridge that somebody else has made, and that stays."""
+    if link.kind != "bridge":
+        raise InvalidError(f"options: existing interface {link.name!r} is not a bridge")
+    if link.alias.startswith("cnm:"):
+        raise ConflictError(f"bridge {link.name!r} belongs to {link.alias!r}")
+    present = {
+        address.interface
+        for message in sockets.route.dump(dump_addresses(link.index))
+        if (address := parse_address(message)).index == link.index
+    }
+    added = tuple(a for a in addresses(network, options) if a not in present)
+    bridge = Bridge(
+        name=link.name, mark=mark, index=link.index, made=False, added=added
+    )
+    try:
+        sockets.route.call(
+            *(add_address(link.index, address) for address in added),
+            set_link(link.index, up=True, mtu=options.mtu),
+        )
+    except BaseException:
+        _drop(sockets, bridge)
+        raise
+    return bridge
+
+
+def _forward(
+    sockets: Sockets, firewall: Firewall, network: NetworkInfo, options: BridgeOptions
+) -> None:
+    if network.internal:
+        return
+    for version, enabled in ((4, network.ipv4), (6, network.ipv6)):
+        if enabled and options.mode(version) != "isolated":
+            open_forwarding(sockets, firewall, version)
+
+
+def take_up(
+    sockets: Sockets,
+    firewall: Firewall,
+    network: NetworkInfo,
+    options: BridgeOptions,
+    known: Bridge,
+) -> Bridge:
+    """Plan: find the bridge of a network after a restart; make it if it is gone."""
+    link = _find(sockets, known.name)
+    if link is None and known.made:
+        known = _make(sockets, network, options, known)
+    elif link is None:
+        raise InvalidError(f"bridge {known.name!r} is not there any more")
+    elif known.made and link.alias != known.mark:
+        raise ConflictError(f"link {known.name!r} belongs to somebody else")
+    _forward(sockets, firewall, network, options)
+    firewall.update(sockets, add=rules(network, options).elements())
+    return known
+
+
+def remove(
+    sockets: Sockets, firewall: Firewall, bridge: Bridge, network: NetworkRules
+) -> None:
+    """Plan: remove the bridge, if it was made for the network, and its rules.
+
+    No error if they are gone.
+    """
+    firewall.update(sockets, remove=network.elements())
+    _drop(sockets, bridge)
+
+
+def _drop(sockets: Sockets, bridge: Bridge) -> None:
+    if bridge.made:
+        # The reaper deletes it; until then its name must be free for another.
+        requests = [
+            set_link(bridge.index, up=False),
+            set_link(bridge.index, rename=f"cnm{bridge.index}", group=REAP_GROUP),
+        ]
+    else:
+        requests = [delete_address(bridge.index, a) for a in bridge.added]
+    try:
+        if requests:
+            sockets.route.call(*requests)
+    except NetlinkError as exc:
+        gone = (errno.ENODEV, errno.EADDRNOTAVAIL)
+        if any(error.errno not in gone for error in (exc, *exc.others)):
+            raise

@@ -1,0 +1,86 @@
+"""The bridge ports of endpoints: veth pairs, and the blocking plans that make them."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+
+from cnm.driver import EndpointInfo, IPAddress, NetlinkError
+from cnm.linux import (
+    REAP_GROUP,
+    Placement,
+    Sockets,
+    add_veth,
+    choose_index,
+    delete_neighbour,
+    set_bridge_port,
+    set_link,
+)
+
+
+def host_interface(endpoint: EndpointInfo) -> str:
+    """Return the name of the veth end that is the bridge's port."""
+    return f"veth{endpoint.id[:11]}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Port:
+    """A port of a bridge, and the endpoint behind it.
+
+    :ivar name: the end at the bridge
+    :ivar mark: alias by which it is known to be ours
+    :ivar bridge: index of the bridge
+    :ivar mac: MAC address of the end in the sandbox
+    :ivar isolated: whether it reaches no other isolated port
+    :ivar addresses: the endpoint's addresses
+    """
+
+    name: str
+    mark: str
+    bridge: int
+    mac: str
+    mtu: int
+    isolated: bool
+    addresses: tuple[IPAddress, ...]
+
+    def plug(self, placement: Placement) -> None:
+        """Plan: make the veth pair."""
+        index = choose_index()
+        requests = [
+            add_veth(
+                self.name,
+                placement.interface,
+                index=index,
+                peer_index=placement.index,
+                peer_netns=placement.netns,
+                master=self.bridge,
+                mtu=self.mtu,
+                peer_mac=self.mac,
+                up=False,
+            )
+        ]
+        if self.isolated:
+            # The forward chain does not see what stays on the bridge.
+            requests.append(set_bridge_port(index, isolated=True))
+        # A link-local address on the port would be of no use, and cost duplicate
+        # address detection and multicast reports to every other port.
+        requests.append(
+            set_link(index, alias=self.mark, address_generation="none", up=True)
+        )
+        placement.sockets.route.call(*requests)
+
+    def unplug(self, sockets: Sockets) -> None:
+        """Plan: take the port off the network; the reaper deletes it.
+
+        No error if it is gone. What the host knows of the addresses' owner is
+        forgotten, so that the next one is reached at once.
+        """
+        try:
+            sockets.route.call(
+                *(delete_neighbour(self.bridge, address) for address in self.addresses),
+                set_link(name=self.name, up=False, group=REAP_GROUP),
+            )
+        except NetlinkError as exc:
+            gone = (errno.ENODEV, errno.ENOENT)
+            if any(error.errno not in gone for error in (exc, *exc.others)):
+                raise

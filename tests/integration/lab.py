@@ -1,0 +1,262 @@
+"""Network namespaces for tests: hosts, bridges, containers, and traffic between them.
+
+Everything happens in namespaces that the test makes itself; they are gone when it ends.
+All sockets of all namespaces belong to the test's process: a thread enters a namespace,
+makes a socket there, and dies.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import selectors
+import socket
+import threading
+from contextlib import suppress
+from ipaddress import ip_address, ip_interface
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from cnm.errors import KernelError
+from cnm.linux import (
+    NETLINK_NETFILTER,
+    NetlinkSocket,
+    add_address,
+    add_bridge,
+    add_route,
+    add_veth,
+    choose_index,
+    namespaces,
+    set_bridge_port,
+    set_link,
+    sysctl,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+T = TypeVar("T")
+
+LOOPBACK = 1
+#: how long a test waits for an answer that must come, and for one that must not
+PATIENCE = 3.0
+BLOCKED_AFTER = 0.3
+
+
+def in_thread(function: Callable[[], T]) -> T:
+    """Run a function in a thread of its own, which may end in any namespace."""
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(function())
+        except BaseException as exc:
+            errors.append(exc)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+class Namespace:
+    """A new network namespace, which lives until it is closed.
+
+    :ivar netns: its file descriptor
+    :ivar route: rtnetlink socket in it
+    :ivar nft: nfnetlink socket in it
+    """
+
+    def __init__(self, name: str = "namespace") -> None:
+        self.name = name
+        self.netns, self.route, self.nft = in_thread(self._make)
+        self.route.call(set_link(LOOPBACK, up=True))
+        for scope in ("all", "default"):
+            # nothing is forwarded to a link while its link-local address is on trial
+            self.sysctl(f"net.ipv6.conf.{scope}.accept_dad", "0")
+
+    @staticmethod
+    def _make() -> tuple[int, NetlinkSocket, NetlinkSocket]:
+        namespaces.unshare(namespaces.CLONE_NEWNET)
+        netns = namespaces.open_namespace(namespaces.OWN)
+        return netns, NetlinkSocket(), NetlinkSocket(NETLINK_NETFILTER)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the namespace."""
+        self.route.close()
+        self.nft.close()
+        os.close(self.netns)
+
+    def run(self, function: Callable[[], T]) -> T:
+        """Run a function in a thread inside the namespace."""
+
+        def inside() -> T:
+            namespaces.enter(self.netns)
+            return function()
+
+        return in_thread(inside)
+
+    def sysctl(self, name: str, value: str) -> None:
+        """Write a kernel setting of the namespace."""
+        self.run(lambda: sysctl.write(name, value))
+
+    def socket(self, family: int, kind: int) -> socket.socket:
+        """Return a new socket in the namespace."""
+        return self.run(lambda: socket.socket(family, kind))
+
+    def add_addresses(self, index: int, *addresses: str) -> None:
+        """Give a link addresses, and switch it on."""
+        interfaces = [ip_interface(address) for address in addresses]
+        self.route.call(
+            *(add_address(index, interface) for interface in interfaces),
+            set_link(index, up=True),
+        )
+
+    def add_default_routes(self, *gateways: str) -> None:
+        """Route everything by way of gateways."""
+        self.route.call(*(add_route(None, via=ip_address(it)) for it in gateways))
+
+    def add_bridge(self, name: str, *addresses: str) -> int:
+        """Make a bridge with addresses; return its index."""
+        index = choose_index()
+        self.route.call(add_bridge(name, index=index))
+        self.add_addresses(index, *addresses)
+        return index
+
+    def connect(
+        self,
+        other: Namespace,
+        name: str,
+        *addresses: str,
+        master: int = 0,
+        interface: str = "eth0",
+        isolated: bool = False,
+    ) -> tuple[int, int]:
+        """Make a veth pair to another namespace; return the indexes of both ends.
+
+        :param addresses: the other end's addresses
+        :param master: index of the bridge that this end becomes a port of
+        """
+        index, peer = choose_index(), choose_index()
+        self.route.call(
+            add_veth(
+                name,
+                interface,
+                index=index,
+                peer_index=peer,
+                peer_netns=other.netns,
+                master=master,
+            )
+        )
+        if isolated:
+            self.route.call(set_bridge_port(index, isolated=True))
+        other.add_addresses(peer, *addresses)
+        return index, peer
+
+
+def make_router(host: Namespace, *, filter_bridges: bool = False) -> None:
+    """Have a namespace forward IPv4 and IPv6.
+
+    :param filter_bridges: whether what stays within a bridge passes the firewall as
+        well, if the kernel has br_netfilter
+    """
+    host.sysctl("net.ipv4.ip_forward", "1")
+    host.sysctl("net.ipv6.conf.all.forwarding", "1")
+    for name in ("iptables", "ip6tables"):
+        with suppress(KernelError):  # without br_netfilter there is no such setting
+            host.sysctl(f"net.bridge.bridge-nf-call-{name}", str(int(filter_bridges)))
+
+
+class Servers:
+    """Answer ``NAME CLIENT-ADDRESS`` on TCP and UDP ports, in any namespaces."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._wake, wakened = socket.socketpair()
+        self._selector.register(wakened, selectors.EVENT_READ, None)
+        self._sockets = [self._wake, wakened]
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def add(self, where: Namespace, port: int, proto: str = "tcp") -> None:
+        """Serve a port, on all IPv4 and IPv6 addresses."""
+        kind = socket.SOCK_STREAM if proto == "tcp" else socket.SOCK_DGRAM
+        server = where.socket(socket.AF_INET6, kind)
+        self._sockets.append(server)
+        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        server.bind(("::", port))
+        if proto == "tcp":
+            server.listen()
+        self._selector.register(server, selectors.EVENT_READ, where.name)
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._wake.send(b"\0")
+        self._thread.join()
+        self._selector.close()
+        for open_socket in self._sockets:
+            open_socket.close()
+
+    def _serve(self) -> None:
+        while True:
+            for key, _ in self._selector.select():
+                if key.data is None:
+                    return
+                with suppress(OSError):  # a client that has gone away
+                    self._answer(key.fileobj, key.data)
+
+    @staticmethod
+    def _answer(server: object, name: str) -> None:
+        assert isinstance(server, socket.socket)
+        if server.type == socket.SOCK_DGRAM:
+            _, client = server.recvfrom(100)
+            server.sendto(_greeting(name, client), client)
+        else:
+            connection, client = server.accept()
+            with connection:
+                connection.sendall(_greeting(name, client))
+
+
+def _greeting(name: str, client: tuple[str, ...]) -> bytes:
+    return f"{name} {client[0].removeprefix('::ffff:')}".encode()
+
+
+def ask(
+    where: Namespace,
+    address: str,
+    port: int,
+    proto: str = "tcp",
+    *,
+    timeout: float = PATIENCE,
+) -> str:
+    """Return what a server answers.
+
+    :return: ``""`` if nothing comes in time, or the name of an error number
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    kind = socket.SOCK_STREAM if proto == "tcp" else socket.SOCK_DGRAM
+    with where.socket(family, kind) as client:
+        client.settimeout(timeout)
+        try:
+            client.connect((address, port))
+            if proto == "udp":
+                client.send(b"?")
+            return client.recv(100).decode()
+        except TimeoutError:
+            return ""
+        except OSError as exc:
+            return errno.errorcode[exc.errno or 0]
