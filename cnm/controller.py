@@ -11,7 +11,7 @@ from typing import Self, TypeVar, overload
 
 import anyio
 
-from . import lifecycle, network, sandbox
+from . import creation, lifecycle
 from .bus import Subscription
 from .errors import (
     ForbiddenError,
@@ -19,8 +19,13 @@ from .errors import (
     NetworkNotFound,
     TeardownError,
 )
-from .events import ControllerStarted, ControllerStopped, Event, NetworkCreated
-from .events import SandboxCreated
+from .events import (
+    ControllerStarted,
+    ControllerStopped,
+    Event,
+    NetworkCreated,
+    SandboxCreated,
+)
 from .network import Network
 from .plugins import DriverRegistry
 from .requests import NetworkRequest, network_request, sandbox_request
@@ -219,7 +224,7 @@ class Controller(anyio.AsyncContextManagerMixin):
         :param name: its name, unique in the controller
         :param driver: name of the driver that makes it
         :param subnets: its subnets. A family that is enabled and has none gets one from
-            the address pools; ``"0.0.0.0/24"`` and ``"::/120"`` ask for one of that size
+            the address pools; ``"0.0.0.0/24"`` and ``"::/120"`` ask for one of a size
         :param gateways: gateways, each in one of the subnets; the first address of a
             subnet that has none, if the driver needs gateways
         :param ip_ranges: parts of the subnets, from which addresses are chosen
@@ -227,8 +232,8 @@ class Controller(anyio.AsyncContextManagerMixin):
         :param ipam: name of the IPAM driver
         :param internal: whether the network is to have no way out
         :param ipv4: whether endpoints get IPv4 addresses
-        :param ipv6: whether endpoints get IPv6 addresses; if there is an IPv6 subnet, if
-            None
+        :param ipv6: whether endpoints get IPv6 addresses; None stands for True if an
+            IPv6 subnet is given
         :param options: options of the driver, by short name or libnetwork's label
         :param attachable: kept for those who manage containers; it changes nothing here
         :param config_only: only keep the configuration, for other networks to take
@@ -263,7 +268,11 @@ class Controller(anyio.AsyncContextManagerMixin):
         if request.config_from:
             request = self._configured(request)
         with services.networks.reserve(request.name):
-            make = network.create_configuration if config_only else network.create
+            make = (
+                creation.create_configuration
+                if config_only
+                else creation.create_network
+            )
             created = await make(services, request)
             services.networks.add(created)
         services.bus.publish(NetworkCreated(network=created.info))
@@ -272,7 +281,7 @@ class Controller(anyio.AsyncContextManagerMixin):
     def _configured(self, request: NetworkRequest) -> NetworkRequest:
         for candidate in self.networks:
             if candidate.name == request.config_from and candidate.info.config_only:
-                return network.configured(request, candidate.info)
+                return creation.configured(request, candidate.info)
         raise NetworkNotFound(
             request.config_from, ": there is no configuration network of that name"
         )
@@ -320,7 +329,7 @@ class Controller(anyio.AsyncContextManagerMixin):
             labels=labels or {},
         )
         with services.sandboxes.reserve(request.name):
-            created = await sandbox.create(services, request)
+            created = await creation.create_sandbox(services, request)
             services.sandboxes.add(created)
         services.bus.publish(SandboxCreated(sandbox=created.info))
         return created

@@ -3,57 +3,121 @@
 What works on the kernel is in :mod:`cnm.linux` and :mod:`cnm.firewall`.
 """
 
-from .errors import CNMError as CNMError
-from .errors import ConflictError as ConflictError
-from .errors import ForbiddenError as ForbiddenError
-from .errors import InvalidError as InvalidError
-from .errors import KernelError as KernelError
-from .errors import NetlinkError as NetlinkError
-from .errors import UnavailableError as UnavailableError
-from .events import AddressReleased as AddressReleased
-from .events import AddressRequested as AddressRequested
-from .events import DriverLoaded as DriverLoaded
-from .events import EndpointCreated as EndpointCreated
-from .events import EndpointDeleted as EndpointDeleted
-from .events import EndpointInspected as EndpointInspected
-from .events import EndpointJoined as EndpointJoined
-from .events import EndpointLeft as EndpointLeft
-from .events import EndpointPublished as EndpointPublished
-from .events import EndpointUnpublished as EndpointUnpublished
-from .events import Event as Event
-from .events import JoinInfo as JoinInfo
-from .events import LeaveInfo as LeaveInfo
-from .events import NetworkCreated as NetworkCreated
-from .events import NetworkDeleted as NetworkDeleted
-from .events import NetworkRequested as NetworkRequested
-from .events import NetworkRestored as NetworkRestored
-from .events import PoolInspected as PoolInspected
-from .events import PoolReleased as PoolReleased
-from .events import PoolRequested as PoolRequested
-from .hookspecs import IPAMDriver as IPAMDriver
-from .hookspecs import NetworkDriver as NetworkDriver
-from .hookspecs import Observer as Observer
-from .hookspecs import hookimpl as hookimpl
-from .options import Option as Option
-from .options import parse_options as parse_options
-from .rollback import Rollback as Rollback
-from .types import JSON as JSON
-from .types import Address as Address
-from .types import AddressPool as AddressPool
-from .types import Capability as Capability
-from .types import EndpointInfo as EndpointInfo
-from .types import EndpointState as EndpointState
-from .types import IPAddress as IPAddress
-from .types import IPAMData as IPAMData
-from .types import IPInterface as IPInterface
-from .types import IPNetwork as IPNetwork
-from .types import NetworkInfo as NetworkInfo
-from .types import NetworkState as NetworkState
-from .types import Pool as Pool
-from .types import PoolStatus as PoolStatus
-from .types import PortBinding as PortBinding
-from .types import PortRequest as PortRequest
-from .types import Requirements as Requirements
-from .types import Route as Route
-from .types import SandboxInfo as SandboxInfo
-from .types import Scope as Scope
+from .errors import (
+    CNMError,
+    ConflictError,
+    ForbiddenError,
+    InvalidError,
+    KernelError,
+    NetlinkError,
+    UnavailableError,
+)
+from .events import (
+    AddressReleased,
+    AddressRequested,
+    DriverLoaded,
+    EndpointCreated,
+    EndpointDeleted,
+    EndpointInspected,
+    EndpointJoined,
+    EndpointLeft,
+    EndpointPublished,
+    EndpointUnpublished,
+    Event,
+    JoinInfo,
+    LeaveInfo,
+    NetworkCreated,
+    NetworkDeleted,
+    NetworkRequested,
+    NetworkRestored,
+    PoolInspected,
+    PoolReleased,
+    PoolRequested,
+)
+from .hookspecs import (
+    IPAMDriver,
+    NetworkDriver,
+    Observer,
+    hookimpl,
+)
+from .options import Option, parse_options
+from .rollback import Rollback
+from .types import (
+    JSON,
+    Address,
+    AddressPool,
+    Capability,
+    EndpointInfo,
+    EndpointState,
+    IPAddress,
+    IPAMData,
+    IPInterface,
+    IPNetwork,
+    NetworkInfo,
+    NetworkState,
+    Pool,
+    PoolStatus,
+    PortBinding,
+    PortRequest,
+    Requirements,
+    Route,
+    SandboxInfo,
+    Scope,
+)
+
+__all__ = [
+    "Address",
+    "AddressPool",
+    "AddressReleased",
+    "AddressRequested",
+    "CNMError",
+    "Capability",
+    "ConflictError",
+    "DriverLoaded",
+    "EndpointCreated",
+    "EndpointDeleted",
+    "EndpointInfo",
+    "EndpointInspected",
+    "EndpointJoined",
+    "EndpointLeft",
+    "EndpointPublished",
+    "EndpointState",
+    "EndpointUnpublished",
+    "Event",
+    "ForbiddenError",
+    "IPAMData",
+    "IPAMDriver",
+    "IPAddress",
+    "IPInterface",
+    "IPNetwork",
+    "InvalidError",
+    "JSON",
+    "JoinInfo",
+    "KernelError",
+    "LeaveInfo",
+    "NetlinkError",
+    "NetworkCreated",
+    "NetworkDeleted",
+    "NetworkDriver",
+    "NetworkInfo",
+    "NetworkRequested",
+    "NetworkRestored",
+    "NetworkState",
+    "Observer",
+    "Option",
+    "Pool",
+    "PoolInspected",
+    "PoolReleased",
+    "PoolRequested",
+    "PoolStatus",
+    "PortBinding",
+    "PortRequest",
+    "Requirements",
+    "Rollback",
+    "Route",
+    "SandboxInfo",
+    "Scope",
+    "UnavailableError",
+    "hookimpl",
+    "parse_options",
+]

@@ -13,14 +13,12 @@ import anyio
 from . import allocation
 from .errors import (
     ActiveSandboxError,
-    DriverError,
     EndpointNotFound,
     ForbiddenError,
     InvalidError,
     TeardownError,
 )
 from .events import (
-    EndpointCreated,
     EndpointDeleted,
     EndpointInspected,
     EndpointJoined,
@@ -179,8 +177,8 @@ class Endpoint:
             sandbox.require()
             if self._attachment is not None:
                 raise ActiveSandboxError(
-                    "another container is attached to the same network endpoint: "
-                    f"{self.name!r} is joined to sandbox {self._attachment.sandbox[:12]}"
+                    "another container is attached to the same network endpoint "
+                    f"{self.name!r}: sandbox {self._attachment.sandbox[:12]}"
                 )
             await self._join(sandbox)
 
@@ -213,7 +211,7 @@ class Endpoint:
             routes=join.routes,
         )
         candidate = replace(
-            self._candidate(),
+            self.candidate,
             gateway=join.gateway if info.address else None,
             gateway6=join.gateway6 if info.address6 else None,
             connected4=join.connected4 and info.address is not None,
@@ -239,7 +237,9 @@ class Endpoint:
         own = (info.address, info.address6, *info.link_local)
         return tuple(address for address in own if address is not None)
 
-    def _candidate(self) -> Candidate:
+    @property
+    def candidate(self) -> Candidate:
+        """The endpoint as a candidate for its sandbox's default routes."""
         attachment = self._attachment
         return Candidate(
             endpoint=self.id,
@@ -252,11 +252,6 @@ class Endpoint:
             connected4=attachment.connected4 if attachment else False,
             connected6=attachment.connected6 if attachment else False,
         )
-
-    @property
-    def candidate(self) -> Candidate:
-        """The endpoint as a candidate for its sandbox's default routes."""
-        return self._candidate()
 
     def _announce(self, join: JoinInfo) -> None:
         if not join.announce:
@@ -403,24 +398,3 @@ class Endpoint:
     def _require(self) -> None:
         if self._deleted:
             raise EndpointNotFound(self.name)
-
-
-async def create(
-    services: Services, network: Network, driver: Driver, info: EndpointInfo
-) -> Endpoint:
-    """Have the driver and the store know an endpoint that has its addresses."""
-    async with Rollback() as rollback:
-        event = EndpointCreated(endpoint=info)
-        state = await services.handle(driver, event)
-        rollback.push(driver.handle, EndpointDeleted(endpoint=info))
-        if state is not None:
-            if info.mac and state.mac not in ("", info.mac):
-                raise DriverError(
-                    driver.name, event.name, f"changed the MAC address to {state.mac!r}"
-                )
-            info = replace(info, mac=state.mac or info.mac, driver_state=state.state)
-        endpoint = Endpoint(services, network, driver, info)
-        await services.store.transaction(
-            Put(ENDPOINT + info.id, endpoint_record(info, None))
-        )
-    return endpoint

@@ -3,7 +3,7 @@
 ::
 
     CNMError
-    ├── InvalidError (also ValueError)          what was asked for is wrong; .problems has every fault
+    ├── InvalidError (also ValueError)          wrong parameters: see .problems
     ├── NotFoundError (also LookupError)
     │   ├── NetworkNotFound  EndpointNotFound  SandboxNotFound
     │   └── DriverNotFound
@@ -12,7 +12,7 @@
     ├── ForbiddenError                          the state of things does not allow it
     │   ├── ActiveEndpointsError  ActiveSandboxError
     │   └── MissingCapability (also KernelError)
-    ├── UnavailableError                        nothing left, or not there on this machine
+    ├── UnavailableError                        none left, or not there
     │   ├── NoAvailableAddress  NoAvailablePool
     │   └── MissingFeature (also KernelError)
     ├── DriverError                             a driver failed to handle an event
@@ -22,7 +22,7 @@
     ├── StoreError
     │   └── StoreConflict
     ├── SubscriberTooSlow
-    └── TeardownError (also ExceptionGroup)     removal went on past one or more failures
+    └── TeardownError (also ExceptionGroup)     a removal went on past failures
 
 The kinds are those of libnetwork's errdefs, so a server maps them to
 400, 404, 409, 403 and 503, and the rest to 500.

@@ -112,7 +112,7 @@ class NetworkEvent(Event):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NetworkRequested(NetworkEvent, DriverEvent["Requirements | None"]):
+class NetworkRequested(NetworkEvent, DriverEvent[Requirements | None]):
     """A network has been asked for. No address has been chosen for it yet.
 
     Its ``ipam_data`` has the subnets that were asked for, without pool ids. For drivers
@@ -124,7 +124,7 @@ class NetworkRequested(NetworkEvent, DriverEvent["Requirements | None"]):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NetworkCreated(NetworkEvent, DriverEvent["NetworkState | None"]):
+class NetworkCreated(NetworkEvent, DriverEvent[NetworkState | None]):
     """A network exists."""
 
     name: ClassVar[str] = "network.created"
@@ -138,7 +138,7 @@ class NetworkDeleted(NetworkEvent, DriverEvent[None]):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NetworkRestored(NetworkEvent, DriverEvent["NetworkState | None"]):
+class NetworkRestored(NetworkEvent, DriverEvent[NetworkState | None]):
     """A network is back after a restart of the controller."""
 
     name: ClassVar[str] = "network.restored"
@@ -155,7 +155,7 @@ class EndpointEvent(Event):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EndpointCreated(EndpointEvent, DriverEvent["EndpointState | None"]):
+class EndpointCreated(EndpointEvent, DriverEvent[EndpointState | None]):
     """An endpoint exists: it has its addresses, and no interface yet."""
 
     name: ClassVar[str] = "endpoint.created"
@@ -181,7 +181,7 @@ class EndpointJoined(EndpointEvent, DriverEvent[JoinInfo]):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EndpointLeft(EndpointEvent, DriverEvent["LeaveInfo | None"]):
+class EndpointLeft(EndpointEvent, DriverEvent[LeaveInfo | None]):
     """An endpoint is no longer part of a sandbox."""
 
     name: ClassVar[str] = "endpoint.left"
@@ -208,7 +208,7 @@ class EndpointUnpublished(EndpointEvent, DriverEvent[None]):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EndpointInspected(EndpointEvent, DriverEvent["Mapping[str, JSON] | None"]):
+class EndpointInspected(EndpointEvent, DriverEvent[Mapping[str, JSON] | None]):
     """Somebody asked for a driver's view of an endpoint."""
 
     name: ClassVar[str] = "endpoint.inspected"
@@ -218,7 +218,7 @@ class EndpointInspected(EndpointEvent, DriverEvent["Mapping[str, JSON] | None"])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DriverLoaded(DriverEvent["Capability | None"]):
+class DriverLoaded(DriverEvent[Capability | None]):
     """A network driver has been loaded, once per controller.
 
     :ivar driver: the driver's name
@@ -378,7 +378,7 @@ class AddressReleased(DriverEvent[None]):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PoolInspected(DriverEvent["PoolStatus | None"]):
+class PoolInspected(DriverEvent[PoolStatus | None]):
     """Somebody asked how full a pool is."""
 
     name: ClassVar[str] = "pool.inspected"

@@ -35,7 +35,6 @@ from .linux import (
     LinkGone,
     Monitor,
     Sockets,
-    TableGone,
     namespaces,
 )
 from .linux.announcer import Announcer
@@ -240,19 +239,14 @@ async def _watch(services: Services) -> None:
         async for change in changes:
             if isinstance(change, LinkGone):
                 _link_gone(services, change)
-            elif isinstance(change, TableGone):
-                if change.name == services.firewall.table:
-                    await _rebuild_firewall(services)
-            else:  # something was missed
-                await _rebuild_firewall(services)
+            else:
+                await _mend_firewall(services)
 
 
-async def _rebuild_firewall(services: Services) -> None:
-    if await services.kernel.run(services.firewall.exists):
-        return
-    await services.kernel.run(services.firewall.rebuild)
-    logger.warning("somebody removed the nftables table; it is back")
-    services.bus.publish(FirewallRebuilt(controller=services.name))
+async def _mend_firewall(services: Services) -> None:
+    if await services.kernel.run(services.firewall.mend):
+        logger.warning("somebody removed the nftables table; it is back")
+        services.bus.publish(FirewallRebuilt(controller=services.name))
 
 
 def _link_gone(services: Services, change: LinkGone) -> None:

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, cast
 
 import anyio
 
-from . import allocation, endpoint
+from . import allocation
 from .directory import Directory
 from .endpoint import Endpoint
 from .errors import (
     ActiveEndpointsError,
+    DriverError,
     EndpointNotFound,
     ForbiddenError,
-    InvalidError,
     NetworkNotFound,
     TeardownError,
 )
-from .events import EndpointCreated, NetworkCreated, NetworkDeleted, NetworkRequested
+from .events import EndpointCreated, EndpointDeleted, NetworkDeleted
 from .plugins import Driver
-from .records import NETWORK, frozen, network_record
-from .requests import EndpointRequest, NetworkRequest, SubnetRequest, endpoint_request
+from .records import ENDPOINT, NETWORK, endpoint_record, frozen
+from .requests import EndpointRequest, endpoint_request
 from .rollback import Rollback
 from .services import Services
 from .store import Delete, Put
@@ -33,14 +33,12 @@ from .types import (
     JSON,
     EndpointInfo,
     IPAddress,
-    IPAMData,
     IPInterface,
     IPNetwork,
     NetworkInfo,
     NetworkState,
     PoolStatus,
     PortRequest,
-    Requirements,
 )
 
 if TYPE_CHECKING:
@@ -130,11 +128,6 @@ class Network:
     def interface_prefix(self) -> str:
         """What the names of its interfaces in sandboxes begin with."""
         return self._state.interface_prefix
-
-    @property
-    def links(self) -> tuple[int, ...]:
-        """Indexes of its links in the controller's namespace."""
-        return self._state.links
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -254,7 +247,23 @@ class Network:
                 interface_name=request.interface_name,
                 sysctls=frozen(request.sysctls),
             )
-            return await endpoint.create(self._services, self, driver, info)
+            return await self._tell_created(driver, info)
+
+    async def _tell_created(self, driver: Driver, info: EndpointInfo) -> Endpoint:
+        """Have the driver and the store know an endpoint that has its addresses."""
+        async with Rollback() as rollback:
+            event = EndpointCreated(endpoint=info)
+            state = await self._services.handle(driver, event)
+            rollback.push(driver.handle, EndpointDeleted(endpoint=info))
+            if state is not None:
+                if info.mac and state.mac not in ("", info.mac):
+                    reason = f"changed the MAC address to {state.mac!r}"
+                    raise DriverError(driver.name, event.name, reason)
+                mac = state.mac or info.mac
+                info = replace(info, mac=mac, driver_state=frozen(state.state))
+            record = endpoint_record(info, None)
+            await self._services.store.transaction(Put(ENDPOINT + info.id, record))
+        return Endpoint(self._services, self, driver, info)
 
     async def connect(
         self,
@@ -336,7 +345,7 @@ class Network:
                 self._deleting = False
                 raise
             self._services.networks.remove(self)
-            for index in self.links:
+            for index in self._state.links:
                 self._services.own_links.pop(index, None)
             self._services.bus.publish(NetworkDeleted(network=self._info))
         if failures:
@@ -389,96 +398,3 @@ class Network:
     def _require(self) -> None:
         if self._deleting:
             raise NetworkNotFound(self.name)
-
-
-def _info(request: NetworkRequest) -> NetworkInfo:
-    return NetworkInfo(
-        id=secrets.token_hex(32),
-        name=request.name,
-        driver=request.driver,
-        created=datetime.now(UTC),
-        ipv4=request.ipv4,
-        ipv6=request.ipv6,
-        internal=request.internal,
-        attachable=request.attachable,
-        config_only=request.config_only,
-        config_from=request.config_from,
-        ipam=request.ipam,
-        ipam_options=frozen(request.ipam_options),
-        labels=frozen(request.labels),
-        options=frozen(request.options),
-    )
-
-
-def _asked(request: NetworkRequest) -> tuple[IPAMData, ...]:
-    """Return the subnets as they were asked for, before a pool is requested."""
-    return tuple(
-        IPAMData(
-            pool_id="",
-            subnet=subnet.subnet,
-            ip_range=subnet.ip_range,
-            gateway=subnet.gateway,
-            aux_addresses=frozen(subnet.aux_addresses),
-        )
-        for subnet in request.subnets
-        if subnet.subnet is not None
-    )
-
-
-async def create(services: Services, request: NetworkRequest) -> Network:
-    """Create a network whose name has been reserved."""
-    info = _info(request)
-    driver = await services.driver(info.driver)
-    ipam = await services.ipam(info.ipam)
-    asked = replace(info, ipam_data=_asked(request))
-    needs = await services.handle(driver, NetworkRequested(network=asked))
-    async with Rollback() as rollback:
-        around = await services.surroundings()
-        data = await allocation.request_network(
-            ipam, info.id, request, needs or Requirements(), around, rollback
-        )
-        info = replace(info, ipam_data=data)
-        created = NetworkCreated(network=info)
-        state = await services.handle(driver, created) or NetworkState()
-        info = replace(info, driver_state=frozen(state.state))
-        rollback.push(driver.handle, NetworkDeleted(network=info))
-        record = network_record(info, state)
-        await services.store.transaction(Put(NETWORK + info.id, record))
-    services.own_links.update(dict.fromkeys(state.links, info.id))
-    return Network(services, driver, info, state)
-
-
-async def create_configuration(services: Services, request: NetworkRequest) -> Network:
-    """Create a network that only keeps a configuration for others."""
-    info = replace(_info(request), ipam_data=_asked(request))
-    state = NetworkState()
-    record = network_record(info, state)
-    await services.store.transaction(Put(NETWORK + info.id, record))
-    return Network(services, None, info, state)
-
-
-def configured(request: NetworkRequest, source: NetworkInfo) -> NetworkRequest:
-    """Return a request with the configuration of a configuration network."""
-    subnets = [
-        SubnetRequest(
-            version=data.subnet.version,
-            subnet=data.subnet,
-            ip_range=data.ip_range,
-            gateway=data.gateway,
-            aux_addresses=data.aux_addresses,
-        )
-        for data in source.ipam_data
-    ]
-    for version, wanted in ((4, source.ipv4), (6, source.ipv6)):
-        if wanted and all(subnet.version != version for subnet in subnets):
-            subnets.append(SubnetRequest(version=version, aux_addresses={}))
-    return replace(
-        request,
-        subnets=tuple(sorted(subnets, key=lambda subnet: subnet.version)),
-        ipam=source.ipam,
-        ipam_options=source.ipam_options,
-        ipv4=source.ipv4,
-        ipv6=source.ipv6,
-        labels=source.labels,
-        options=source.options,
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import socket as stdlib_socket
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -10,25 +9,25 @@ from contextlib import AsyncExitStack
 from typing import IO, Any, TypeAlias
 
 import anyio
-from anyio.abc import Process, SocketStream, UDPSocket
+from anyio.abc import Process, SocketListener, SocketStream, UDPSocket
 
 from . import interfaces, sandbox_io
 from .dns import hosts_file
+from .endpoint import Endpoint
 from .errors import (
     ConflictError,
     ForbiddenError,
     SandboxNotFound,
     TeardownError,
 )
-from .endpoint import Endpoint
 from .events import LeaveInfo, SandboxDeleted
 from .gateways import Candidate, elect
 from .interfaces import DefaultRoute
-from .records import ENDPOINT, SANDBOX, frozen, sandbox_record
+from .linux.process import SandboxProcess
+from .records import ENDPOINT, SANDBOX
 from .requests import SandboxRequest
-from .rollback import Rollback
 from .services import Services
-from .store import Delete, Put
+from .store import Delete
 from .types import IPAddress, SandboxInfo
 
 #: What a process is started with: a program and its arguments, or a shell's line.
@@ -204,7 +203,7 @@ class Sandbox:
         popen = await self._services.kernel.run(
             sandbox_io.start_process, self.key, command, self._files(), everything
         )
-        return sandbox_io.SandboxProcess(popen)
+        return SandboxProcess(popen)
 
     async def run(
         self,
@@ -257,12 +256,12 @@ class Sandbox:
 
     async def listen_tcp(
         self, host: str | IPAddress = "::", port: int = 0, backlog: int = 65536
-    ) -> sandbox_io.SocketListener:
+    ) -> SocketListener:
         """Listen in the sandbox; ``"::"`` is every address of both families."""
         return await sandbox_io.listen_tcp(self, host, port, backlog)
 
     async def udp(self, host: str | IPAddress = "::", port: int = 0) -> UDPSocket:
-        """Make a UDP socket in the sandbox; ``"::"`` is every address of both families."""
+        """Make a UDP socket in the sandbox; ``"::"`` is any address of all families."""
         return await sandbox_io.udp(self, host, port)
 
     def _files(self) -> sandbox_io.Files:
@@ -379,26 +378,3 @@ def _default(version: int, candidate: Candidate) -> DefaultRoute:
         index=candidate.index,
         replace=True,
     )
-
-
-async def create(services: Services, request: SandboxRequest) -> Sandbox:
-    """Create a sandbox whose name has been reserved."""
-    identity = secrets.token_hex(32)
-    key = f"{services.run_dir}/netns/{identity[:12]}"
-    if request.netns == "host":
-        key = f"{services.run_dir}/netns/default"
-    info = SandboxInfo(
-        id=identity,
-        name=request.name,
-        key=key,
-        hostname=request.hostname,
-        domainname=request.domainname,
-        labels=frozen(request.labels),
-    )
-    async with Rollback() as rollback:
-        await services.kernel.run(interfaces.make_namespace, key, request.netns)
-        if all(other.key != key for other in services.sandboxes):
-            rollback.push(services.kernel.run, interfaces.drop_namespace, key)
-        record = sandbox_record(info, request)
-        await services.store.transaction(Put(SANDBOX + identity, record))
-    return Sandbox(services, info, request)

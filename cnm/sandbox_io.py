@@ -6,21 +6,19 @@ import os
 import socket as stdlib_socket
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from anyio.abc import Process, SocketStream, UDPSocket
-from anyio.abc import SocketListener as SocketListener
+from anyio.abc import Process, SocketListener, SocketStream, UDPSocket
 
 from .dns.resolvconf import host_configuration
 from .errors import InvalidError
 from .linux import Sockets
-from .linux.process import SandboxProcess as SandboxProcess
 from .linux.process import start
 from .types import IPAddress
-from .validation import address as parse_address
-from .validation import shown
+from .validation import address as parse_address, shown
 
 if TYPE_CHECKING:
     from .sandbox import Sandbox
@@ -83,10 +81,8 @@ async def communicate(
         outputs[name] = b"".join([chunk async for chunk in stream])
 
     async def feed(stream: anyio.abc.ByteSendStream) -> None:
-        try:
+        with suppress(anyio.BrokenResourceError):  # a program need not read it all
             await stream.send(input or b"")
-        except anyio.BrokenResourceError:
-            pass  # a program need not read all of its input
         await stream.aclose()
 
     async with process, anyio.create_task_group() as tasks:

@@ -145,16 +145,13 @@ def _subnet_problems(network: NetworkInfo) -> list[str]:
                 "subnets: bridge driver doesn't support multiple subnets: "
                 + ", ".join(map(str, subnets))
             )
-        for subnet in subnets:
-            if (
-                isinstance(subnet, IPv6Network)
-                and subnet.overlaps(_LINK_LOCAL)
-                and subnet != _LINK_LOCAL
-            ):
-                problems.append(
-                    f"subnets: '{subnet}' clashes with the Link-Local prefix "
-                    f"'{_LINK_LOCAL}'"
-                )
+        problems += [
+            f"subnets: '{subnet}' clashes with the Link-Local prefix '{_LINK_LOCAL}'"
+            for subnet in subnets
+            if isinstance(subnet, IPv6Network)
+            and subnet.overlaps(_LINK_LOCAL)
+            and subnet != _LINK_LOCAL
+        ]
     for version, key in DEFAULT_GATEWAYS.items():
         if network.internal and _auxiliary(network, version):
             problems.append(f"aux_addresses: {key} is not for internal networks")

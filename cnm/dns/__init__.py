@@ -1,5 +1,10 @@
 """Names: what a sandbox finds in its /etc/resolv.conf and /etc/hosts."""
 
-from .hosts import hosts_file as hosts_file
-from .resolvconf import ResolvConf as ResolvConf
-from .resolvconf import name_servers as name_servers
+from .hosts import hosts_file
+from .resolvconf import ResolvConf, name_servers
+
+__all__ = [
+    "ResolvConf",
+    "hosts_file",
+    "name_servers",
+]

@@ -42,10 +42,10 @@ from ..linux.nftables import (
     Batch,
     Hook,
     Set,
+    expressions as ex,
     goto,
     jump,
 )
-from ..linux.nftables import expressions as ex
 
 #: Slots over which the back ends of a virtual address are dealt out.
 SLOTS = 64

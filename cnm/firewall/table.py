@@ -105,6 +105,17 @@ class Firewall:
             self._rebuild(sockets, self._elements)
             self._built = True
 
+    def mend(self, sockets: NftSockets) -> bool:
+        """Make the table anew if it ought to be there, and is not.
+
+        :return: whether it was missing
+        """
+        with self._lock:
+            if not self._built or self.exists(sockets):
+                return False
+            self._rebuild(sockets, self._elements)
+            return True
+
     def remove(self, sockets: NftSockets) -> None:
         """Delete the table; no error if it is gone. Later updates are taken down."""
         batch = Batch(self.table)

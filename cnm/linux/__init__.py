@@ -7,6 +7,7 @@ at a time, from a plan that :class:`Kernel` runs in a worker thread.
 
 from __future__ import annotations
 
+from . import namespaces, sysctl
 from .addresses import (
     LinkAddress,
     add_address,
@@ -34,7 +35,6 @@ from .links import (
 )
 from .monitor import LinkGone, Monitor, Overrun, TableGone
 from .neighbours import delete_neighbour, set_fdb, set_neighbour
-from . import namespaces, sysctl
 from .netlink import (
     NETLINK_NETFILTER,
     NETLINK_ROUTE,
@@ -86,10 +86,12 @@ __all__ = [
     "get_link",
     "parse_address",
     "parse_link",
+    "namespaces",
     "parse_route",
     "set_bridge_port",
     "set_fdb",
     "set_ipv4_configuration",
     "set_link",
     "set_neighbour",
+    "sysctl",
 ]

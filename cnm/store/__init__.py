@@ -1,10 +1,7 @@
 """Stores: where a controller keeps its journal."""
 
-from .base import Delete as Delete
-from .base import Put as Put
-from .base import Record as Record
-from .base import Store as Store
-from .memory import MemoryStore as MemoryStore
-from .sqlite import SQLiteStore as SQLiteStore
+from .base import Delete, Put, Record, Store
+from .memory import MemoryStore
+from .sqlite import SQLiteStore
 
 __all__ = ["Delete", "MemoryStore", "Put", "Record", "SQLiteStore", "Store"]

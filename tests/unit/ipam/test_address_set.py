@@ -146,6 +146,17 @@ def test_not_serial_skips_a_released_address_that_was_taken_again_by_name() -> N
     assert drain(made) == ["10.0.0.2/29"]
 
 
+def test_not_serial_remembers_a_released_address_once() -> None:
+    made = make("10.0.0.0/29", serial=False)
+    drain(made)
+    for _ in range(3):
+        release(made, "10.0.0.2")
+        named(made, "10.0.0.2")
+    release(made, "10.0.0.2")
+    release(made, "10.0.0.4")
+    assert drain(made) == ["10.0.0.2/29", "10.0.0.4/29"]
+
+
 @pytest.mark.parametrize("serial", [True, False])
 def test_a_static_address_is_never_chosen(serial: bool) -> None:
     made = make("10.0.0.0/28", serial=serial)

@@ -132,6 +132,20 @@ def test_a_block_is_free_when_the_last_subnet_in_it_is_released() -> None:
     assert choose(space, "10.0.0.0/23:24") == "10.0.0.0/24"
 
 
+@pytest.mark.parametrize(
+    "outside", ["10.0.0.0/23", "10.0.1.0/24", "9.255.255.0/24", "8.0.0.0/6"]
+)
+def test_what_was_released_outside_a_pool_is_not_chosen(outside: str) -> None:
+    space = SubnetAllocator(4)
+    release(space, choose(space, "10.0.0.0/24:26"))
+    reserve(space, outside)
+    release(space, outside)
+    got = [choose(space, "10.0.0.0/24:26") for _ in range(4)]
+    assert got == [f"10.0.0.{host}/26" for host in (0, 64, 128, 192)]
+    with pytest.raises(NoAvailablePool):
+        choose(space, "10.0.0.0/24:26")
+
+
 def test_excluded_subnets_are_not_chosen_while_they_are_excluded() -> None:
     space = SubnetAllocator(4)
     host = ["10.0.0.0/23", "10.0.2.53/32", "10.0.4.0/24", "192.168.0.0/16"]
@@ -224,6 +238,16 @@ def test_overlap_with_a_subnet_that_is_taken(asked: str, taken: str | None) -> N
     reserve(space, "10.0.15.0/24")
     found = space.overlapping(ip_network(asked))
     assert found == (None if taken is None else ip_network(taken))
+
+
+@pytest.mark.parametrize(
+    "order", [[(0, 3), (4, 7)], [(4, 7), (0, 3)], [(0, 1), (6, 7), (2, 5)]]
+)
+def test_intervals_that_touch_are_one(order: list[tuple[int, int]]) -> None:
+    intervals = Intervals()
+    for first, last in order:
+        intervals.add(first, last)
+    assert intervals.overlap(0, 0) == 7
 
 
 SPANS = st.tuples(st.integers(0, 40), st.integers(0, 8))

@@ -1,0 +1,134 @@
+"""Creating networks and sandboxes: all, or nothing."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from . import allocation, interfaces
+from .events import NetworkCreated, NetworkDeleted, NetworkRequested
+from .network import Network
+from .records import NETWORK, SANDBOX, frozen, network_record, sandbox_record
+from .requests import NetworkRequest, SandboxRequest, SubnetRequest
+from .rollback import Rollback
+from .sandbox import Sandbox
+from .services import Services
+from .store import Put
+from .types import IPAMData, NetworkInfo, NetworkState, Requirements, SandboxInfo
+
+
+def _info(request: NetworkRequest) -> NetworkInfo:
+    return NetworkInfo(
+        id=secrets.token_hex(32),
+        name=request.name,
+        driver=request.driver,
+        created=datetime.now(UTC),
+        ipv4=request.ipv4,
+        ipv6=request.ipv6,
+        internal=request.internal,
+        attachable=request.attachable,
+        config_only=request.config_only,
+        config_from=request.config_from,
+        ipam=request.ipam,
+        ipam_options=frozen(request.ipam_options),
+        labels=frozen(request.labels),
+        options=frozen(request.options),
+    )
+
+
+def _asked(request: NetworkRequest) -> tuple[IPAMData, ...]:
+    """Return the subnets as they were asked for, before a pool is requested."""
+    return tuple(
+        IPAMData(
+            pool_id="",
+            subnet=subnet.subnet,
+            ip_range=subnet.ip_range,
+            gateway=subnet.gateway,
+            aux_addresses=frozen(subnet.aux_addresses),
+        )
+        for subnet in request.subnets
+        if subnet.subnet is not None
+    )
+
+
+async def create_network(services: Services, request: NetworkRequest) -> Network:
+    """Create a network whose name has been reserved."""
+    info = _info(request)
+    driver = await services.driver(info.driver)
+    ipam = await services.ipam(info.ipam)
+    asked = replace(info, ipam_data=_asked(request))
+    needs = await services.handle(driver, NetworkRequested(network=asked))
+    async with Rollback() as rollback:
+        around = await services.surroundings()
+        data = await allocation.request_network(
+            ipam, info.id, request, needs or Requirements(), around, rollback
+        )
+        info = replace(info, ipam_data=data)
+        created = NetworkCreated(network=info)
+        state = await services.handle(driver, created) or NetworkState()
+        info = replace(info, driver_state=frozen(state.state))
+        rollback.push(driver.handle, NetworkDeleted(network=info))
+        record = network_record(info, state)
+        await services.store.transaction(Put(NETWORK + info.id, record))
+    services.own_links.update(dict.fromkeys(state.links, info.id))
+    return Network(services, driver, info, state)
+
+
+async def create_configuration(services: Services, request: NetworkRequest) -> Network:
+    """Create a network that only keeps a configuration for others."""
+    info = replace(_info(request), ipam_data=_asked(request))
+    state = NetworkState()
+    record = network_record(info, state)
+    await services.store.transaction(Put(NETWORK + info.id, record))
+    return Network(services, None, info, state)
+
+
+def configured(request: NetworkRequest, source: NetworkInfo) -> NetworkRequest:
+    """Return a request with the configuration of a configuration network."""
+    subnets = [
+        SubnetRequest(
+            version=data.subnet.version,
+            subnet=data.subnet,
+            ip_range=data.ip_range,
+            gateway=data.gateway,
+            aux_addresses=data.aux_addresses,
+        )
+        for data in source.ipam_data
+    ]
+    for version, wanted in ((4, source.ipv4), (6, source.ipv6)):
+        if wanted and all(subnet.version != version for subnet in subnets):
+            subnets.append(SubnetRequest(version=version, aux_addresses={}))
+    return replace(
+        request,
+        subnets=tuple(sorted(subnets, key=lambda subnet: subnet.version)),
+        ipam=source.ipam,
+        ipam_options=source.ipam_options,
+        ipv4=source.ipv4,
+        ipv6=source.ipv6,
+        labels=source.labels,
+        options=source.options,
+    )
+
+
+async def create_sandbox(services: Services, request: SandboxRequest) -> Sandbox:
+    """Create a sandbox whose name has been reserved."""
+    identity = secrets.token_hex(32)
+    key = f"{services.run_dir}/netns/{identity[:12]}"
+    if request.netns == "host":
+        key = f"{services.run_dir}/netns/default"
+    info = SandboxInfo(
+        id=identity,
+        name=request.name,
+        key=key,
+        hostname=request.hostname,
+        domainname=request.domainname,
+        labels=frozen(request.labels),
+    )
+    async with Rollback() as rollback:
+        await services.kernel.run(interfaces.make_namespace, key, request.netns)
+        if all(other.key != key for other in services.sandboxes):
+            rollback.push(services.kernel.run, interfaces.drop_namespace, key)
+        record = sandbox_record(info, request)
+        await services.store.transaction(Put(SANDBOX + identity, record))
+    return Sandbox(services, info, request)
