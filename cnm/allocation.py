@@ -14,7 +14,7 @@ from .events import (
     PoolRequested,
 )
 from .plugins import Driver
-from .requests import NetworkRequest, SubnetRequest
+from .requests import NetworkRequest
 from .rollback import Rollback
 from .types import (
     Address,
@@ -73,11 +73,17 @@ async def request_network(
         )
         # releasing a pool releases the addresses in it
         rollback.push(ipam.handle, PoolReleased(network_id=network_id, pool_id=pool.id))
-        gateway4, gateway6 = needs.gateway4, needs.gateway6
-        wants_gateway = gateway4 if subnet.version == 4 else gateway6
-        gateway = await _gateway(ipam, network_id, pool, subnet, wants_gateway)
+        # what was asked for comes before what is chosen
+        gateway = subnet.gateway
+        if gateway is not None:
+            await _request_gateway(ipam, network_id, pool, gateway)
         for name, address in subnet.aux_addresses.items():
             await _request(ipam, pool.id, aux_owner(network_id, name), address)
+        if gateway is None:
+            wanted = needs.gateway4 if subnet.version == 4 else needs.gateway6
+            gateway = pool.gateway
+            if gateway is None and wanted:
+                gateway = await _request_gateway(ipam, network_id, pool, None)
         data.append(
             IPAMData(
                 pool_id=pool.id,
@@ -90,15 +96,11 @@ async def request_network(
     return tuple(data)
 
 
-async def _gateway(
-    ipam: Driver, network_id: str, pool: Pool, subnet: SubnetRequest, wanted: bool
+async def _request_gateway(
+    ipam: Driver, network_id: str, pool: Pool, address: IPAddress | None
 ) -> IPAddress | None:
-    if pool.gateway is not None and subnet.gateway is None:
-        return pool.gateway
-    if subnet.gateway is None and not wanted:
-        return None
     event = AddressRequested(
-        pool_id=pool.id, owner=network_id, address=subnet.gateway, gateway=True
+        pool_id=pool.id, owner=network_id, address=address, gateway=True
     )
     answer = await ipam.demand(event, Address)
     return answer.interface.ip if answer.interface else None

@@ -63,7 +63,8 @@ class Endpoint:
         self._info = info
         self._attachment = attachment
         self._deleted = False
-        self.lock = anyio.Lock()
+        self._leaving = False
+        self.lock = anyio.Lock(fast_acquire=True)
 
     def __repr__(self) -> str:
         state = "joined" if self.joined else "not joined"
@@ -100,6 +101,11 @@ class Endpoint:
     def joined(self) -> bool:
         """Whether the endpoint is joined to a sandbox."""
         return self._attachment is not None
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the endpoint is on its way out of its sandbox."""
+        return self._leaving
 
     @property
     def attachment(self) -> Attachment | None:
@@ -196,6 +202,7 @@ class Endpoint:
             record = endpoint_record(info, attachment)
             await services.store.transaction(Put(ENDPOINT + self.id, record))
             self._attachment = attachment
+            self._leaving = False
             sandbox.attach(self)
         services.bus.publish(joined)
         self._announce(join)
@@ -281,7 +288,12 @@ class Endpoint:
     async def tell_left(self, sandbox: SandboxInfo, interface: str) -> LeaveInfo | None:
         """Tell the driver that the endpoint leaves."""
         event = EndpointLeft(endpoint=self._info, sandbox=sandbox, interface=interface)
-        return await self._services.handle(self._driver, event)
+        self._leaving = True
+        try:
+            return await self._services.handle(self._driver, event)
+        except BaseException:
+            self._leaving = False
+            raise
 
     async def leave(self) -> None:
         """Take the interface out of the sandbox.

@@ -6,7 +6,7 @@
     ├── InvalidError (also ValueError)          wrong parameters: see .problems
     ├── NotFoundError (also LookupError)
     │   ├── NetworkNotFound  EndpointNotFound  SandboxNotFound
-    │   └── DriverNotFound
+    │   └── DriverNotFound  PoolNotFound
     ├── ConflictError                           exists already, is in use, overlaps
     │   ├── NameConflict  AddressInUse  PoolOverlap
     ├── ForbiddenError                          the state of things does not allow it
@@ -79,6 +79,12 @@ class SandboxNotFound(NotFoundError):
     """No sandbox has that name, id or id prefix."""
 
     kind = "sandbox"
+
+
+class PoolNotFound(NotFoundError):
+    """The IPAM driver has handed out no pool of that id."""
+
+    kind = "pool"
 
 
 class DriverNotFound(NotFoundError):

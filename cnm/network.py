@@ -60,7 +60,7 @@ class Network:
         self._info = info
         self._state = state
         self._deleting = False
-        self._lock = anyio.Lock()
+        self._lock = anyio.Lock(fast_acquire=True)
         self.directory: Directory[Endpoint] = Directory(
             EndpointNotFound, f" in network {info.name}"
         )

@@ -69,7 +69,7 @@ class Services:
         if network is not None:
             return not network.deleting
         found = (each.directory.get(identity) for each in self.networks)
-        return any(endpoint is not None and endpoint.joined for endpoint in found)
+        return any(e is not None and e.joined and not e.leaving for e in found)
 
     def next_order(self) -> int:
         """Return a number that is higher with each call, for the order of joining."""

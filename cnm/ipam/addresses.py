@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
+from collections.abc import Container, Mapping
 from heapq import heappop, heappush
 from ipaddress import IPv4Interface, IPv6Interface
-from typing import TYPE_CHECKING
 
 from ..errors import AddressInUse, ForbiddenError, InvalidError, NoAvailableAddress
 from ..types import IPAddress, IPInterface, IPNetwork, PoolStatus
-
-if TYPE_CHECKING:
-    from collections.abc import Container, Mapping
 
 # Once more addresses than a /16 has are waiting for their turn, the first of them is
 # chosen again: else a range that is never used up would remember all it ever gave.
@@ -231,7 +228,7 @@ class AddressSet:
         else:
             number = self._number(address)
             if number in self._claims:
-                if self._claims[number] == (pool_id, owner):
+                if self._claims[number][1] == owner:
                     return self._interface(number)
                 raise AddressInUse(
                     f"address {address} is already in use in {self.subnet}; ask for"
@@ -244,10 +241,9 @@ class AddressSet:
         self._claims[number] = (pool_id, owner)
         return self._interface(number)
 
-    def release(self, pool_id: str, owner: str, address: IPAddress) -> None:
+    def release(self, owner: str, address: IPAddress) -> None:
         """Take an address back. One that nobody has is no error.
 
-        :param pool_id: the pool from which it was requested
         :param owner: who requested it
         :param address: the address
         :raises ForbiddenError: the address is somebody else's
@@ -257,10 +253,10 @@ class AddressSet:
         claim = self._claims.get(int(address))
         if claim is None:
             return
-        if claim != (pool_id, owner):
+        if claim[1] != owner:
             raise ForbiddenError(
-                f"address {address} belongs to {claim[1]!r} in pool {claim[0]!r}, and"
-                f" cannot be released by {owner!r} in pool {pool_id!r}"
+                f"address {address} belongs to {claim[1]!r}, and cannot be released by"
+                f" {owner!r}"
             )
         self._drop(int(address))
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from ..errors import ForbiddenError, PoolOverlap
+from ..errors import ForbiddenError, PoolNotFound, PoolOverlap
 from ..types import AddressPool, IPAddress, IPInterface, IPNetwork, Pool, PoolStatus
 from .addresses import AddressSet
-from .pools import PoolNotFound
 from .subnets import SubnetAllocator
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,7 +129,7 @@ class PoolAllocator:
         """
         held = self._pools.get(pool_id)
         if held is not None:
-            held.addresses.release(pool_id, owner, address)
+            held.addresses.release(owner, address)
 
     def status(self, pool_id: str) -> PoolStatus:
         """Tell how full a pool is, see :meth:`AddressSet.status`.

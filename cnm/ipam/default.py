@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ..errors import InvalidError
+from ..events import (
+    AddressReleased,
+    AddressRequested,
+    PoolInspected,
+    PoolReleased,
+    PoolRequested,
+)
 from ..hookspecs import IPAMDriver, hookimpl
-from ..types import Address
+from ..options import Option, boolean, parse_options
+from ..types import Address, IPNetwork, Pool, PoolStatus
 from .allocator import PoolAllocator
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from ..events import (
-        AddressReleased,
-        AddressRequested,
-        PoolInspected,
-        PoolReleased,
-        PoolRequested,
-    )
-    from ..types import JSON, IPNetwork, Pool, PoolStatus
-
-#: The option that says how addresses are chosen, in libnetwork (netlabel) and in short.
-SERIAL = ("com.docker.network.ipam.serial", "serial")
-
-# What Go's strconv.ParseBool takes: options come from libnetwork's callers as strings.
-_BOOLEANS = {
-    **dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True),
-    **dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), False),
-}
+#: The options of a network that uses this driver; the label is libnetwork's (netlabel).
+OPTIONS = (Option("serial", boolean, label="com.docker.network.ipam.serial"),)
 
 
 class DefaultIPAM(IPAMDriver):
@@ -58,7 +46,9 @@ class DefaultIPAM(IPAMDriver):
         :raises PoolOverlap: the subnet overlaps one that is in use
         :raises NoAvailablePool: the address pools are used up
         """
-        serial = _check(event)
+        options = parse_options(OPTIONS, event.options, "ipam_options")
+        serial = options.get("serial", True)
+        _check_subnet(event)
         if event.subnet is not None and not _is_size(event.subnet):
             return self._pools.reserve(
                 event.network_id, event.subnet, event.ip_range, serial=serial
@@ -116,40 +106,14 @@ def _is_size(subnet: IPNetwork) -> bool:
     return subnet.network_address.is_unspecified
 
 
-def _check(event: PoolRequested) -> bool:
-    """Return whether addresses are chosen serially, if nothing is wrong."""
-    serial, problems = _parse_options(event.options)
-    problems += _subnet_problems(event)
-    if problems:
-        raise InvalidError(*problems)
-    return serial
-
-
-def _parse_options(options: Mapping[str, JSON]) -> tuple[bool, list[str]]:
-    serial = True
-    problems = []
-    for name, value in options.items():
-        if name not in SERIAL:
-            known = " or ".join(repr(name) for name in SERIAL)
-            problems.append(f"unknown ipam option {name!r}; known is {known}")
-        elif isinstance(value, bool):
-            serial = value
-        elif isinstance(value, str) and value in _BOOLEANS:
-            serial = _BOOLEANS[value]
-        else:
-            problems.append(f"invalid ipam option {name}={value!r}: expected a bool")
-    return serial, problems
-
-
-def _subnet_problems(event: PoolRequested) -> list[str]:
+def _check_subnet(event: PoolRequested) -> None:
     subnet, ip_range = event.subnet, event.ip_range
     if subnet is not None and subnet.version != event.version:
-        return [f"subnet {subnet} is not an IPv{event.version} subnet"]
+        raise InvalidError(f"subnet {subnet} is not an IPv{event.version} subnet")
     if ip_range is None:
-        return []
+        return
     if subnet is None or _is_size(subnet):
-        return [f"ip_range {ip_range} needs a subnet that contains it"]
+        raise InvalidError(f"ip_range {ip_range} needs a subnet that contains it")
     first, last = ip_range.network_address, ip_range.broadcast_address
     if first not in subnet or last not in subnet:
-        return [f"ip_range {ip_range} is not inside subnet {subnet}"]
-    return []
+        raise InvalidError(f"ip_range {ip_range} is not inside subnet {subnet}")

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Network
-from typing import TYPE_CHECKING
 
-from ..errors import InvalidError
+from ..errors import InvalidError, PoolNotFound
+from ..events import (
+    AddressReleased,
+    AddressRequested,
+    PoolInspected,
+    PoolReleased,
+    PoolRequested,
+)
 from ..hookspecs import IPAMDriver, hookimpl
+from ..options import parse_options
 from ..types import Address, Pool
-from .pools import PoolNotFound
-
-if TYPE_CHECKING:
-    from ..events import (
-        AddressReleased,
-        AddressRequested,
-        PoolInspected,
-        PoolReleased,
-        PoolRequested,
-    )
 
 #: The only pools there are; every network gets them.
 POOLS = {
@@ -36,9 +33,8 @@ class NullIPAM(IPAMDriver):
         :raises InvalidError: another subnet, a range or an option was asked for
         """
         pool = POOLS[event.version]
-        problems = [
-            f"unknown ipam option {name!r}; known is none" for name in event.options
-        ]
+        parse_options((), event.options, "ipam_options")
+        problems = []
         if event.subnet not in (None, pool.subnet):
             problems.append(_refusal(f"subnet {event.subnet}"))
         if event.ip_range is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from hashlib import sha256
 from ipaddress import IPv4Network, IPv6Network
 
-from ..errors import NotFoundError
 from ..types import AddressPool
 
 # libnetwork's list, daemon/libnetwork/ipamutils: 31 networks.
@@ -21,12 +20,6 @@ _LOCAL = (
 # 16,384 networks more. The upper quarter of 10.0.0.0/8 is the least used: clouds,
 # virtual private networks and Kubernetes' services are at home in the lower ones.
 _PLENTY = ("10.192.0.0/10", 24)
-
-
-class PoolNotFound(NotFoundError):
-    """The IPAM driver has handed out no pool of that id."""
-
-    kind = "pool"
 
 
 def default_address_pools(host_id: bytes | str) -> tuple[AddressPool, ...]:

@@ -7,18 +7,15 @@ subnets there are: what is taken or excluded is jumped over, never walked throug
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import netaddr
 
 from ..errors import InvalidError, NoAvailablePool
+from ..types import AddressPool, IPNetwork
 from .addresses import bounds
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from ..types import AddressPool, IPNetwork
 
 
 class Intervals:

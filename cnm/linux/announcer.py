@@ -22,6 +22,9 @@ from .kernel import Kernel, Sockets
 
 logger = logging.getLogger(__name__)
 
+#: Seconds by which the first announcement waits for others, to go out with them.
+GATHER = 0.01
+
 _ETH_P_ARP = 0x0806
 _ETH_P_IPV6 = 0x86DD
 _BROADCAST = b"\xff" * 6
@@ -74,7 +77,8 @@ class _Announcement:
 class Announcer:
     """Announces addresses a number of times, in the background.
 
-    The first announcement goes out at once. Failures are logged: what an announcement
+    The first announcement goes out at once, but for a moment in which others may join
+    it. Failures are logged: what an announcement
     brings about comes by itself, later.
     """
 
@@ -111,7 +115,7 @@ class Announcer:
             return
         announcement = _Announcement(owner, link, frames, times, interval)
         self._owners[owner] = announcement
-        self._schedule(anyio.current_time(), announcement)
+        self._schedule(anyio.current_time() + GATHER, announcement)
         self._changed.set()
 
     def cancel(self, owner: str) -> None:

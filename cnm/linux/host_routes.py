@@ -102,23 +102,11 @@ class HostRoutes:
         except OSError as exc:
             if exc.errno != errno.ENOBUFS:
                 raise
-            self._forget_events()
             self._reload()
             return
         for message in arrived:
             if not self._apply(message):
                 self._reload()  # it is newer than all that has arrived
-                return
-
-    def _forget_events(self) -> None:
-        """Empty the buffer: events from before a gap must not follow a dump."""
-        while True:
-            try:
-                self._events.receive()
-            except OSError as exc:
-                if exc.errno != errno.ENOBUFS:
-                    raise
-            else:
                 return
 
     def _reload(self) -> None:

@@ -249,12 +249,15 @@ def set_link(
     """Change a link.
 
     :param name: which link, if index is 0
-    :param rename: its new name
+    :param rename: its new name; needs the index
     :param master: index of the bridge it becomes a port of, 0 to take it off
     :param netns: file descriptor of the network namespace it moves to
     :param address_generation: ``"none"`` or ``"eui64"``: whether it gets an IPv6
         link-local address by itself when it is switched on
     """
+    if rename and not index:
+        # a message has room for one name, and that would be the new one
+        raise InvalidError(f"link {name!r} can be renamed to {rename!r} by index only")
     parts = [_selector(index, name, up)]
     if rename:
         parts.append(string(_IFLA_IFNAME, rename))

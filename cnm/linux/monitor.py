@@ -81,6 +81,8 @@ class Monitor:
                     socket = stack.enter_context(NetlinkSocket(protocol))
                 except MissingFeature:
                     continue  # a kernel without tables does not lose any
+                if protocol == NETLINK_ROUTE:
+                    socket.only(RTM_DELLINK)
                 socket.subscribe(group)
                 self._ready.register(socket, select.EPOLLIN)
                 self._sockets.append(socket)
@@ -104,7 +106,8 @@ class Monitor:
     async def watch(self) -> AsyncGenerator[Change, None]:
         """Yield what happens, in order, until cancelled. One task at a time may watch.
 
-        Links and tables have no order between them.
+        Links and tables have no order between them. Whoever leaves the loop early uses
+        :func:`contextlib.aclosing`.
         """
         while True:
             await anyio.wait_readable(self._ready)

@@ -8,8 +8,10 @@ thing worth waiting for is a multicast group: see :mod:`cnm.linux.monitor`.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import socket
+import struct
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -46,12 +48,17 @@ _NETLINK_GET_STRICT_CHK = 12
 _NLMSGERR_ATTR_MSG = 1
 # include/uapi/asm-generic/socket.h; with CAP_NET_ADMIN they go past net.core.*mem_max
 _SO_SNDBUFFORCE = 32
+_SO_ATTACH_FILTER = 26
+# include/uapi/linux/bpf_common.h: BPF_LD | BPF_H | BPF_ABS and so on
+_BPF_LDH_ABS, _BPF_JEQ, _BPF_RET = 0x28, 0x15, 0x06
 _SO_RCVBUFFORCE = 33
 
 # The kernel makes dumps in pieces of at most 32 KiB (af_netlink.c), other answers are
 # one message each.
 _RECEIVE = 1 << 17
-#: Receive buffer of a socket that listens to a multicast group, in bytes.
+# Receive buffers in bytes: of a socket that makes calls, and of one that listens to a
+# multicast group.
+_CALL_BUFFER = 1 << 20
 _MULTICAST_BUFFER = 4 << 20
 _DUMP_ATTEMPTS = 10
 _LAST_SEQUENCE = 1 << 31
@@ -109,6 +116,7 @@ class NetlinkSocket:
         if protocol == NETLINK_ROUTE:
             # without it the kernel ignores what a dump is restricted to
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
+        self._resize(_SO_RCVBUFFORCE, socket.SO_RCVBUF, _CALL_BUFFER)
         self._socket.bind((0, 0))
         self._sequence = 0
 
@@ -157,9 +165,15 @@ class NetlinkSocket:
         """
         for _ in range(_DUMP_ATTEMPTS):
             first = self._send((request,), -1, NLM_F_DUMP)
-            answers, interrupted = self._collect((request,), first, first)
-            if not interrupted:
-                return answers
+            try:
+                answers, interrupted = self._collect((request,), first, first)
+            except NetlinkError as exc:
+                if exc.errno != errno.EBUSY:
+                    raise
+                self.receive()  # the rest of a dump that nobody has read to its end
+            else:
+                if not interrupted:
+                    return answers
         raise NetlinkError(errno.EINTR, request.what, "kept changing while being read")
 
     def subscribe(self, group: int) -> None:
@@ -175,18 +189,42 @@ class NetlinkSocket:
             request = Request(0, 0, b"", f"listen to netlink group {group}")
             raise _error(exc.errno or errno.EIO, request) from exc
 
+    def only(self, kind: int) -> None:
+        """Have the kernel keep back multicast messages of any other kind.
+
+        What is kept back costs no wake-up of the event loop.
+        """
+        # a classic BPF program, include/uapi/linux/filter.h; it loads in network order
+        load_type = struct.pack("=HBBI", _BPF_LDH_ABS, 0, 0, 4)
+        is_kind = struct.pack("=HBBI", _BPF_JEQ, 0, 1, socket.htons(kind))
+        take = struct.pack("=HBBI", _BPF_RET, 0, 0, 0xFFFFFFFF)
+        leave = struct.pack("=HBBI", _BPF_RET, 0, 0, 0)
+        code = ctypes.create_string_buffer(load_type + is_kind + take + leave)
+        program = struct.pack("HP", 4, ctypes.addressof(code))
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
     def receive(self) -> list[Message]:
         """Return the multicast messages that have arrived, without waiting.
 
         :raises OSError: ENOBUFS if messages have been lost, because the buffer was
-            full; what they told has to be read anew
+            full; what they told has to be read anew. From then on none are lost again:
+            the buffer has been emptied
         """
         received: list[Message] = []
+        overrun: OSError | None = None
         while True:
             try:
                 buffer = self._receive("receive netlink messages")
             except BlockingIOError:
+                if overrun is not None:
+                    raise overrun from None
                 return received
+            except OSError as exc:
+                if exc.errno != errno.ENOBUFS:
+                    raise
+                # until the buffer is empty, the kernel goes on losing, and says nothing
+                overrun = exc
+                continue
             received += [
                 Message(kind, buffer[start:end], flags)
                 for kind, flags, _, start, end in messages(buffer)

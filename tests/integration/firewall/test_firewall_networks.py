@@ -286,9 +286,10 @@ def test_virtual_addresses(world: World) -> None:
 def knock(world: World) -> str:
     """Send to a service on the host's loopback, from a container; return its source."""
     host, box = world.host, world.boxes["front3"]
-    with host.socket(AF_INET, SOCK_DGRAM) as service, box.socket(
-        AF_INET, SOCK_DGRAM
-    ) as intruder:
+    with (
+        host.socket(AF_INET, SOCK_DGRAM) as service,
+        box.socket(AF_INET, SOCK_DGRAM) as intruder,
+    ):
         service.bind(("127.0.0.1", 632))
         service.settimeout(BLOCKED_AFTER)
         intruder.bind(("10.1.0.3", 0))
@@ -342,7 +343,8 @@ def test_forwarding_that_is_closed(world: World) -> None:
         assert world.ask("lan", "2001:db8::2", 99) == "client fd09::2"
         assert world.ask("front2", "192.0.2.2", 99) == "client 192.0.2.1"
         world.firewall.update(
-            world.host, add=[Element(ANY4, ("tcp", 8080), (IPv4Address("10.1.0.2"), 80))]
+            world.host,
+            add=[Element(ANY4, ("tcp", 8080), (IPv4Address("10.1.0.2"), 80))],
         )
         assert world.ask("lan", "192.0.2.1", 8080) == "front2 198.51.100.2"
 

@@ -213,7 +213,9 @@ def anonymous_set(batch: Batch, *ports: int) -> bytes:
     elements = [Element(Set(name, (PORT,)), (port,)).encode() for port in ports]
     body = string(2, name) + be32(4, ident) + nested(3, *elements)
     batch._append(12, 0x400, body, "add to anonymous set")
-    look_up = nested(1, string(1, "lookup"), nested(2, string(1, name), be32(2, 8), be32(4, ident)))
+    look_up = nested(
+        1, string(1, "lookup"), nested(2, string(1, name), be32(2, 8), be32(4, ident))
+    )
     return ex.DESTINATION_PORT.load(8) + look_up
 
 

@@ -6,8 +6,7 @@ from ipaddress import ip_address, ip_network
 from itertools import count
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
+from hypothesis import settings, strategies as st
 from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
@@ -67,20 +66,20 @@ class AddressModel(RuleBasedStateMachine):
 
     @rule(pool=POOLS, owner=OWNERS, host=HOSTS)
     def request_static(self, pool: str, owner: str, host: IPAddress) -> None:
-        if self.model.get(host, (pool, owner)) != (pool, owner):
+        if self.model.get(host, (pool, owner))[1] != owner:
             with pytest.raises(AddressInUse):
                 self.real.request(pool, owner, host)
             return
         assert self.real.request(pool, owner, host).ip == host
-        self.model[host] = pool, owner
+        self.model.setdefault(host, (pool, owner))
 
-    @rule(pool=POOLS, owner=OWNERS, host=HOSTS)
-    def release(self, pool: str, owner: str, host: IPAddress) -> None:
-        if self.model.get(host, (pool, owner)) != (pool, owner):
+    @rule(owner=OWNERS, host=HOSTS)
+    def release(self, owner: str, host: IPAddress) -> None:
+        if self.model.get(host, ("", owner))[1] != owner:
             with pytest.raises(ForbiddenError):
-                self.real.release(pool, owner, host)
+                self.real.release(owner, host)
             return
-        self.real.release(pool, owner, host)
+        self.real.release(owner, host)
         self.model.pop(host, None)
 
     @rule(pool=POOLS)

@@ -54,7 +54,7 @@ async def test_what_is_asked_for_is_refused(subnet: str, ip_range: str) -> None:
 
 async def test_an_option_is_refused() -> None:
     event = PoolRequested(network_id="n", version=4, options={"serial": True})
-    with pytest.raises(InvalidError, match="unknown ipam option 'serial'"):
+    with pytest.raises(InvalidError, match="unknown option 'serial'"):
         await NullIPAM().cnm_pool_requested(event)
 
 

@@ -4,8 +4,7 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from cnm.errors import InvalidError, NoAvailablePool
 from cnm.ipam import subnets

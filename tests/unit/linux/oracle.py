@@ -17,7 +17,9 @@ def decode(message_class: Any, request: Request) -> Any:
     return message
 
 
-def encode(message_class: Any, kind: int, fields: dict[str, Any], *attrs: Any) -> Message:
+def encode(
+    message_class: Any, kind: int, fields: dict[str, Any], *attrs: Any
+) -> Message:
     """Return a message as pyroute2 writes it."""
     message = message_class()
     for name, value in fields.items():
@@ -25,6 +27,11 @@ def encode(message_class: Any, kind: int, fields: dict[str, Any], *attrs: Any) -
     message["attrs"] = [list(attr) for attr in attrs]
     message.encode()
     return Message(kind, bytes(message.data[HEADER.size :]))
+
+
+def pairs(message: Any) -> list[tuple[str, Any]]:
+    """Return the names and values of all attributes."""
+    return [(attr[0], attr[1]) for attr in message["attrs"]]
 
 
 def nested_attribute(message: Any, *path: str) -> Any:

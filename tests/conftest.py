@@ -1,0 +1,105 @@
+"""The tests have a host network of their own, and check that nothing leaks out of it."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+import cnm
+from cnm.linux import NETLINK_NETFILTER, NetlinkSocket, dump_links, parse_link
+from cnm.linux.nftables import list_tables
+from cnm.testing import private_host
+
+BACKENDS = [
+    pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
+    pytest.param(("trio", {}), id="trio"),
+]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave the machine's network alone."""
+    private_host()
+
+
+@pytest.fixture(params=BACKENDS)
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def host_links() -> list[str]:
+    """Return the names of the links in the host network of the tests."""
+    with NetlinkSocket() as route:
+        return sorted(parse_link(link).name for link in route.dump(dump_links()))
+
+
+def host_tables() -> list[str]:
+    """Return the names of the nftables tables in the host network of the tests."""
+    with NetlinkSocket(NETLINK_NETFILTER) as nft:
+        return sorted(list_tables(nft))
+
+
+def _files() -> list[str]:
+    return sorted(
+        os.path.join(directory, name)
+        for directory, names, files in os.walk("/run/cnm")
+        for name in (*names, *files)
+    )
+
+
+def _descriptors() -> int:
+    """Return how many namespaces and netlink sockets are open."""
+    with open("/proc/net/netlink", encoding="ascii") as file:
+        inodes = {line.split()[-1] for line in file}
+    count = 0
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:
+            continue
+        count += target.startswith("net:[")
+        count += target.removeprefix("socket:[").rstrip("]") in inodes
+    return count
+
+
+def _forwarding() -> list[str]:
+    names = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
+    values = []
+    for name in names:
+        with open(f"/proc/sys/net/{name}", encoding="ascii") as file:
+            values.append(f"{name}={file.read().strip()}")
+    return values
+
+
+def state() -> dict[str, object]:
+    """Return what a test may not change for good."""
+    gc.collect()
+    return {
+        "links": host_links(),
+        "tables": host_tables(),
+        "files": _files(),
+        "namespaces and netlink sockets": _descriptors(),
+        "threads": sorted(t.name for t in threading.enumerate() if "cnm" in t.name),
+        "forwarding": _forwarding(),
+    }
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks() -> Iterator[None]:
+    """Fail a test that leaves something behind."""
+    before = state()
+    yield
+    after = state()
+    leaked = {key: (before[key], after[key]) for key in before}
+    assert {k: v for k, v in leaked.items() if v[0] != v[1]} == {}
+
+
+@pytest.fixture
+async def controller() -> AsyncIterator[cnm.Controller]:
+    """A running controller that removes what it makes."""
+    async with cnm.Controller() as running:
+        yield running

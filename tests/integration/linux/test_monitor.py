@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import aclosing
+
+import anyio
+import pytest
+
+from cnm.errors import MissingCapability
+from cnm.firewall import Firewall
+from cnm.linux import (
+    LinkGone,
+    Monitor,
+    Overrun,
+    TableGone,
+    add_bridge,
+    add_veth,
+    delete_link,
+    set_link,
+)
+from tests.integration.lab import Namespace
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def host() -> Iterator[Namespace]:
+    with Namespace("host") as namespace:
+        yield namespace
+
+
+@pytest.fixture
+def monitor(host: Namespace) -> Iterator[Monitor]:
+    with host.run(Monitor) as made:
+        yield made
+
+
+async def changes(
+    monitor: Monitor, count: int, cause: Callable[[], None]
+) -> list[object]:
+    """Return the next changes, while something causes them."""
+    found: list[object] = []
+    with anyio.fail_after(3):
+        async with anyio.create_task_group() as group:
+            group.start_soon(anyio.to_thread.run_sync, cause)
+            async with aclosing(monitor.watch()) as watching:
+                async for change in watching:
+                    found.append(change)
+                    if len(found) == count:
+                        break
+    return found
+
+
+async def test_links(host: Namespace, monitor: Monitor) -> None:
+    def cause() -> None:
+        host.route.call(
+            add_bridge("br0", index=40),
+            set_link(40, alias="cnm/net", up=True),
+            # a port that leaves its bridge is not a link that is gone
+            add_veth("v0", "v1", index=41, peer_index=42, master=40),
+            set_link(41, master=0),
+            delete_link(40),
+        )
+
+    assert await changes(monitor, 1, cause) == [LinkGone(40, "br0", "cnm/net")]
+
+    def pair() -> None:
+        host.route.call(delete_link(41))
+
+    gone = await changes(monitor, 2, pair)
+    assert set(gone) == {LinkGone(41, "v0", ""), LinkGone(42, "v1", "")}
+
+
+async def test_a_link_that_moves_is_gone(host: Namespace, monitor: Monitor) -> None:
+    with Namespace("elsewhere") as elsewhere:
+
+        def cause() -> None:
+            host.route.call(add_bridge("br0", index=40))
+            host.route.call(add_veth("v0", "v1", index=41))
+            host.route.call(set_link(41, netns=elsewhere.netns))
+
+        assert await changes(monitor, 1, cause) == [LinkGone(41, "v0", "")]
+
+
+async def test_tables(host: Namespace, monitor: Monitor) -> None:
+    ours, theirs = Firewall("cnm"), Firewall("theirs")
+
+    def cause() -> None:
+        ours.rebuild(host)
+        theirs.rebuild(host)
+        # deleted and made again in one transaction: never gone
+        ours.rebuild(host)
+        theirs.remove(host)
+        ours.rebuild(host)
+        ours.remove(host)
+
+    assert await changes(monitor, 2, cause) == [TableGone("theirs"), TableGone("cnm")]
+
+
+async def test_nothing_is_missed_before_watching(
+    host: Namespace, monitor: Monitor
+) -> None:
+    host.route.call(add_bridge("br0", index=40), delete_link(40))
+    found = await changes(monitor, 1, lambda: None)
+    assert found == [LinkGone(40, "br0", "")]
+
+
+async def test_an_overrun_is_reported(host: Namespace, monitor: Monitor) -> None:
+    for watching in monitor._sockets:
+        watching._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+
+    for number in range(20):
+        host.route.call(add_veth(f"v{number}", f"w{number}", group=1))
+    host.route.call(add_bridge("br0", index=4000), delete_link(group=1))
+    assert await changes(monitor, 1, lambda: None) == [Overrun()]
+    host.route.call(delete_link(4000))
+    assert await changes(monitor, 1, lambda: None) == [LinkGone(4000, "br0", "")]
+
+
+async def test_closing_lets_go_of_everything(host: Namespace) -> None:
+    monitor = host.run(Monitor)
+    watched = list(monitor._sockets)
+    monitor.close()
+    monitor.close()
+    assert {it.fileno() for it in watched} == {-1}
+
+
+async def test_watching_tables_needs_a_capability(host: Namespace) -> None:
+    from tests.integration.linux.test_kernel_objects import without_capabilities
+
+    with pytest.raises(MissingCapability, match="CAP_NET_ADMIN"):
+        host.run(lambda: without_capabilities(lambda: Monitor().close()))
