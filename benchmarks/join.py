@@ -11,7 +11,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 
 import anyio
 
@@ -41,6 +42,13 @@ async def lateness(worst: list[float]) -> None:
         worst[0] = max(worst[0], time.perf_counter() - started - 0.001)
 
 
+async def together(job: Callable[[str], Coroutine[object, object, None]]) -> None:
+    """Do something with many sandboxes at once."""
+    async with anyio.create_task_group() as tasks:
+        for number in range(AT_ONCE):
+            tasks.start_soon(job, f"t{number}")
+
+
 async def measure() -> dict[str, list[float]]:
     """Return the seconds that each operation took."""
     results: dict[str, list[float]] = {}
@@ -57,22 +65,16 @@ async def measure() -> dict[str, list[float]]:
         async def leave(name: str) -> None:
             await controller.sandbox(name).delete()
 
-        results["network"] = [await timed(lambda n=n: create(n)) for n in range(20)]
+        results["network"] = [await timed(partial(create, n)) for n in range(20)]
         results["join"], results["leave"] = [], []
         for number in range(COUNT):
-            results["join"].append(await timed(lambda n=number: join(f"s{n}")))
-            results["leave"].append(await timed(lambda n=number: leave(f"s{n}")))
+            results["join"].append(await timed(partial(join, f"s{number}")))
+            results["leave"].append(await timed(partial(leave, f"s{number}")))
         worst = [0.0]
         async with anyio.create_task_group() as watch:
             watch.start_soon(lateness, worst)
             for what, job in (("join", join), ("leave", leave)):
-
-                async def together(job: Callable[[str], Awaitable[None]] = job) -> None:
-                    async with anyio.create_task_group() as tasks:
-                        for number in range(AT_ONCE):
-                            tasks.start_soon(job, f"t{number}")
-
-                whole = await timed(together)
+                whole = await timed(partial(together, job))
                 results[f"{what} at once"] = [whole / AT_ONCE]
                 results[f"loop late, {what}s at once"] = [worst[0]]
                 worst[0] = 0.0

@@ -119,6 +119,7 @@ class Controller(anyio.AsyncContextManagerMixin):
         if self._running is not None:
             raise ForbiddenError(f"controller {self._name!r} is running already")
         error: Exception | None = None
+        failures: list[Exception] = []
         async with AsyncExitStack() as stack:
             services = await lifecycle.start(self._settings, stack)
             self._running = services
@@ -126,7 +127,6 @@ class Controller(anyio.AsyncContextManagerMixin):
             async with anyio.create_task_group() as tasks:
                 await lifecycle.start_tasks(services, tasks)
                 services.bus.publish(ControllerStarted(controller=self._name))
-                failures: list[Exception] = []
                 try:
                     yield self
                 except Exception as exc:

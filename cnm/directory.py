@@ -16,10 +16,12 @@ class Named(Protocol):
     @property
     def id(self) -> str:
         """The id."""
+        ...
 
     @property
     def name(self) -> str:
         """The name."""
+        ...
 
 
 T = TypeVar("T", bound=Named)

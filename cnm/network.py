@@ -336,9 +336,10 @@ class Network:
             self._require()
             self._check_unused(force=force)
             self._deleting = True
+            failures: list[Exception] = []
             try:
                 with anyio.CancelScope(shield=True):
-                    failures = await self._remove_endpoints() if force else []
+                    failures += await self._remove_endpoints() if force else []
                     failures += await self._remove(force=force)
                     await self._services.store.transaction(Delete(NETWORK + self.id))
             except BaseException:

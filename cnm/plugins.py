@@ -98,6 +98,7 @@ class Driver:
         :raises DriverError: if the hook raised something else, or took too long
         """
         caller: Callable[..., list[Any]] = getattr(self._manager.hook, hook)
+        scope = anyio.CancelScope()
         try:
             with anyio.fail_after(self._timeout) as scope:
                 # one at the most: the manager is this driver's own

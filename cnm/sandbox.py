@@ -300,6 +300,7 @@ class Sandbox:
         if self._deleting:
             raise ForbiddenError(f"another delete of sandbox {self.name!r} in progress")
         self._deleting = True
+        failures: list[Exception] = []
         with anyio.CancelScope(shield=True):
             async with AsyncExitStack() as locks:
                 # endpoints first, then the sandbox: the order of joining and leaving
@@ -308,7 +309,7 @@ class Sandbox:
                 for endpoint in mine:
                     await locks.enter_async_context(endpoint.lock)
                 await locks.enter_async_context(self.lock)
-                failures = await self._remove(self.endpoints)
+                failures += await self._remove(self.endpoints)
         if failures:
             raise TeardownError(f"removing sandbox {self.name!r}", failures)
 

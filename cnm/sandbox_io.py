@@ -91,9 +91,9 @@ async def communicate(
         for name in outputs:
             if (stream := getattr(process, name)) is not None:
                 tasks.start_soon(drain, name, stream)
-        status = await process.wait()
+        await process.wait()
     result = subprocess.CompletedProcess(
-        command, status, outputs["stdout"], outputs["stderr"]
+        command, process.returncode or 0, outputs["stdout"], outputs["stderr"]
     )
     if check:
         result.check_returncode()

@@ -99,11 +99,11 @@ async def web_server(sandbox: cnm.Sandbox) -> AsyncIterator[list[str]]:
             head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(PAYLOAD)}\r\n\r\n"
             await stream.send(head.encode() + PAYLOAD)
 
-    async with await sandbox.listen_tcp(port=80) as listener:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(listener.serve, answer)
-            yield visitors
-            tasks.cancel_scope.cancel()
+    listener = await sandbox.listen_tcp(port=80)
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, answer)
+        yield visitors
+        tasks.cancel_scope.cancel()
 
 
 async def download(sandbox: cnm.Sandbox, address: str) -> None:
@@ -174,7 +174,9 @@ async def show(controller: cnm.Controller) -> None:
         vault = await controller.create_sandbox("vault")
         at_vault = await back.connect(vault)
     print(PICTURE)
-    assert at_web.address and at_web.address6 and at_vault.address
+    assert at_web.address
+    assert at_web.address6
+    assert at_vault.address
     web4, web6, vault4 = at_web.address.ip, at_web.address6.ip, at_vault.address.ip
 
     print("Traffic")

@@ -1,4 +1,4 @@
-"""The tests have a host network of their own, and check that nothing leaks out of it."""
+"""The tests have a host network of their own, and check that nothing leaks there."""
 
 from __future__ import annotations
 

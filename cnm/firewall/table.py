@@ -31,6 +31,7 @@ class NftSockets(Protocol):
     @property
     def nft(self) -> NetlinkSocket:
         """A netlink socket of protocol ``NETLINK_NETFILTER``."""
+        ...
 
 
 def table_name(controller: str) -> str:

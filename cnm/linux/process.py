@@ -12,7 +12,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import anyio
 from anyio.abc import ByteReceiveStream, ByteSendStream, Process
@@ -183,7 +183,8 @@ def start(
                 namespaces.mount(
                     source, os.path.realpath(path), flags=namespaces.MS_BIND
                 )
-        return subprocess.Popen(command, shell=isinstance(command, str), **options)
+        popen = subprocess.Popen(command, shell=isinstance(command, str), **options)
+        return cast("subprocess.Popen[bytes]", popen)
 
     return _in_thread(body)
 

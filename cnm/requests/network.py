@@ -158,19 +158,23 @@ def _subnets(
     fixed = [block for block in blocks if int(block.network_address)]
     for gateway in faults.each("gateways", check.address, gateways):
         parent = _parent(faults, f"invalid gateway {gateway}", gateway, fixed)
+        if parent is None:
+            continue
         if parent in gateway_of:
             faults.add(
                 f"gateways: {gateway} and {gateway_of[parent]} are both of {parent}"
             )
-        elif parent:
+        else:
             gateway_of[parent] = gateway
     for ip_range in faults.each("ip_ranges", check.ip_range, ip_ranges):
         parent = _range_parent(faults, ip_range, fixed)
+        if parent is None:
+            continue
         if parent in range_of:
             faults.add(
                 f"ip_ranges: {ip_range} and {range_of[parent]} are both of {parent}"
             )
-        elif parent:
+        else:
             range_of[parent] = ip_range
     for key, aux in faults.mapping(
         "aux_addresses", check.address, aux_addresses

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cnm.firewall import Element, Firewall, NetworkRules
+from cnm.firewall import Element, Firewall, Mode, NetworkRules
 from cnm.firewall.ruleset import (
     ANY4,
     BRIDGES,
@@ -35,8 +35,7 @@ from cnm.linux import (
     set_bridge_port,
     set_ipv4_configuration,
 )
-from cnm.linux.nftables import DROP, Batch, commit
-from cnm.linux.nftables import expressions as ex
+from cnm.linux.nftables import DROP, Batch, commit, expressions as ex
 from cnm.linux.wire import ROUTE, attribute
 from tests.integration.lab import BLOCKED_AFTER, Namespace, Servers, ask, make_router
 
@@ -47,7 +46,7 @@ NETWORKS = ("front", "apart", "inner", "routed")
 
 
 def rules(number: int, name: str) -> NetworkRules:
-    mode = "routed" if name == "routed" else "nat"
+    mode: Mode = "routed" if name == "routed" else "nat"
     return NetworkRules(
         interface=name,
         subnets4=(IPv4Network(f"10.{number}.0.0/24"),),
@@ -83,8 +82,8 @@ class World:
             return not any(answers)
 
 
-@pytest.fixture
-def world() -> Iterator[World]:
+@pytest.fixture(params=[False])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
     with ExitStack() as stack:
         host = stack.enter_context(Namespace("host"))
         client = stack.enter_context(Namespace("client"))
@@ -92,7 +91,7 @@ def world() -> Iterator[World]:
         world.boxes |= {"host": host, "client": client}
         servers = Servers()
         stack.callback(servers.close)
-        make_router(host)
+        make_router(host, filter_bridges=request.param)
         outside, _ = host.connect(client, "out0", "192.0.2.2/24", "2001:db8::2/64")
         host.add_addresses(outside, "192.0.2.1/24", "192.0.2.9/24", "2001:db8::1/64")
         client.add_default_routes("192.0.2.1", "2001:db8::1")
@@ -112,6 +111,9 @@ def world() -> Iterator[World]:
                     master=bridge,
                     isolated=name == "apart",
                 )
+                if request.param:
+                    hairpin = set_bridge_port(world.ports[box.name], hairpin=True)
+                    host.route.call(hairpin)
                 box.add_default_routes(f"10.{number}.0.1", f"fd00:{number}::1")
                 for port in (80, 81):
                     servers.add(box, port)
@@ -124,6 +126,7 @@ def world() -> Iterator[World]:
         yield world
 
 
+@pytest.mark.parametrize("world", [False, True], indirect=True)
 def test_containers_of_a_network_reach_each_other(world: World) -> None:
     assert world.ask("front2", "10.1.0.3", 80) == "front3 10.1.0.2"
     assert world.ask("front2", "fd00:1::3", 80) == "front3 fd00:1::2"
@@ -168,6 +171,7 @@ def test_what_is_not_published_is_out_of_reach(world: World) -> None:
         assert world.ask(*probe), f"{probe} would not have come through anyway"
 
 
+@pytest.mark.parametrize("world", [False, True], indirect=True)
 def test_masquerading(world: World) -> None:
     assert world.ask("front2", "192.0.2.2", 99) == "client 192.0.2.1"
     assert world.ask("front2", "2001:db8::2", 99) == "client 2001:db8::1"
@@ -209,7 +213,7 @@ def test_exposed_ports_of_a_routed_network(world: World) -> None:
 
 
 def test_unprotected_networks_are_reached_directly(world: World) -> None:
-    old, new = rules(1, "front"), rules(1, "front")
+    old = rules(1, "front")
     new = NetworkRules(
         interface="front",
         subnets4=old.subnets4,
@@ -226,6 +230,8 @@ def test_unprotected_networks_are_reached_directly(world: World) -> None:
     assert world.blocked(("client", "fd00:1::2", 80, "tcp"))
 
 
+# bridge-nf-call-iptables is a setting of the host, for better or worse
+@pytest.mark.parametrize("world", [False, True], indirect=True)
 def test_published_ports(world: World) -> None:
     first, second = IPv4Address("10.1.0.2"), IPv4Address("10.2.0.2")
     everywhere = (IPv4Address("0.0.0.0"), "tcp", 8000)

@@ -1,4 +1,4 @@
-"""A controller's table in the kernel: transactions, rebuilding, what others do to it."""
+"""A controller's table in the kernel: transactions, rebuilding, what others do."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from cnm.linux.nftables import (
     Batch,
     Set,
     commit,
+    expressions as ex,
     generation,
     jump,
     list_chains,
@@ -27,7 +28,6 @@ from cnm.linux.nftables import (
     list_rules,
     list_sets,
 )
-from cnm.linux.nftables import expressions as ex
 from cnm.linux.nftables.sets import NFTA_SET_FLAGS
 from cnm.linux.wire import attribute, attribute_list, be32, nested, string
 from tests.integration.lab import Namespace

@@ -364,7 +364,7 @@ def test_an_unprivileged_process_is_told_so(host: Namespace) -> None:
     def work() -> None:
         with (
             NetlinkSocket() as socket,
-            pytest.raises(MissingCapability, match="add bridge br0: .*CAP_NET_ADMIN"),
+            pytest.raises(MissingCapability, match=r"add bridge br0: .*CAP_NET_ADMIN"),
         ):
             socket.call(add_bridge("br0"))
 

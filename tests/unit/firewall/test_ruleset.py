@@ -46,7 +46,8 @@ def word(name: str, data: Any) -> str:
     if name == "meta":
         return str(data.get_attr("NFTA_META_KEY").removeprefix("NFT_META_").lower())
     if name == "payload":
-        return f"{data.get_attr('NFTA_PAYLOAD_OFFSET')}+{data.get_attr('NFTA_PAYLOAD_LEN')}"
+        offset = data.get_attr("NFTA_PAYLOAD_OFFSET")
+        return f"{offset}+{data.get_attr('NFTA_PAYLOAD_LEN')}"
     if name == "cmp":
         value = data.get_attr("NFTA_CMP_DATA").get_attr("NFTA_DATA_VALUE")
         operator = data.get_attr("NFTA_CMP_OP").removeprefix("NFT_CMP_").lower()

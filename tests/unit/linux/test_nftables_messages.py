@@ -31,9 +31,9 @@ from cnm.linux.nftables import (
     Hook,
     Set,
     Value,
+    expressions as ex,
     goto,
 )
-from cnm.linux.nftables import expressions as ex
 from tests.unit.linux.oracle import decode, nested_attribute
 
 PUBLISHED = Set("pub4", (IPV4, PROTOCOL, PORT), (IPV4, PORT))
