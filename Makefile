@@ -18,7 +18,7 @@ lint: $(VENV)/lint.stamp
 types: $(VENV)/lint.stamp $(VENV)/test.stamp
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/pyright --pythonpath $(BIN)/python --ignoreexternal --verifytypes cnm
+	cd docs && PATH=$(CURDIR)/$(BIN):$$PATH pyright --ignoreexternal --verifytypes cnm
 
 docs: $(VENV)/docs.stamp
 	$(BIN)/sphinx-build -W -n -q -b html docs docs/_build/html

@@ -30,7 +30,7 @@ class Subscription(Generic[E_co]):
         self._receive: MemoryObjectReceiveStream[Event]
         self._send, self._receive = anyio.create_memory_object_stream(buffer)
         self._buffer = buffer
-        self.too_slow = False
+        self.too_slow: bool = False
 
     def __aiter__(self) -> Self:
         return self

@@ -36,7 +36,7 @@ from .types import JSON, AddressPool, IPAddress, IPNetwork
 from .validation import Faults, address_pool, shown
 
 E = TypeVar("E", bound=Event)
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 

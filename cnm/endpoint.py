@@ -64,7 +64,7 @@ class Endpoint:
         self._attachment = attachment
         self._deleted = False
         self._leaving = False
-        self.lock = anyio.Lock(fast_acquire=True)
+        self.lock: anyio.Lock = anyio.Lock(fast_acquire=True)
 
     def __repr__(self) -> str:
         state = "joined" if self.joined else "not joined"

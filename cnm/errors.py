@@ -97,7 +97,7 @@ class DriverNotFound(NotFoundError):
 
     def __init__(self, ref: str, available: Sequence[str] = ()) -> None:
         super().__init__(ref, f" (installed: {', '.join(available) or 'none'})")
-        self.available = tuple(available)
+        self.available: tuple[str, ...] = tuple(available)
 
 
 class ConflictError(CNMError):
@@ -130,7 +130,7 @@ class ActiveEndpointsError(ForbiddenError):
         pairs = list(endpoints)
         listed = ", ".join(f"name:{name!r} id:{ident[:12]!r}" for name, ident in pairs)
         super().__init__(f"network {network!r} has active endpoints ({listed})")
-        self.endpoints = tuple(name for name, _ in pairs)
+        self.endpoints: tuple[str, ...] = tuple(name for name, _ in pairs)
 
 
 class ActiveSandboxError(ForbiddenError):

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import IPv6Interface
 
 from .errors import InvalidError, KernelError, NetlinkError
 from .events import JoinInfo, LeaveInfo
@@ -23,6 +22,7 @@ from .linux import (
     add_route,
     dump_links,
     get_link,
+    link_local_address,
     namespaces,
     parse_link,
     set_link,
@@ -150,14 +150,6 @@ def _addresses(index: int, interface: Interface) -> list[Request]:
         requests.insert(0, set_link(index, address_generation="none"))
         requests.insert(1, add_address(index, link_local_address(interface.mac)))
     return requests
-
-
-def link_local_address(mac: str) -> IPv6Interface:
-    """Return the link-local address of a MAC address (RFC 4291, appendix A)."""
-    octets = bytearray.fromhex(mac.replace(":", ""))
-    octets[0] ^= 2
-    host = octets[:3] + b"\xff\xfe" + octets[3:]
-    return IPv6Interface((b"\xfe\x80" + bytes(6) + bytes(host), 64))
 
 
 def _move(

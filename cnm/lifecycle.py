@@ -48,7 +48,7 @@ from .services import Services
 from .store import Store
 from .types import AddressPool
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 #: Seconds that the removal of everything may take when an ephemeral controller stops.
 STOP_TIMEOUT = 300
@@ -128,7 +128,7 @@ def _unclaim(directory: str, lock: int) -> None:
         os.unlink(f"{directory}/lock")
         os.rmdir(directory)
     except OSError as exc:
-        logger.debug("%s stays: %s", directory, exc)
+        _logger.debug("%s stays: %s", directory, exc)
     finally:
         os.close(lock)
 
@@ -208,7 +208,7 @@ async def _guard(job: Callable[[], Awaitable[None]]) -> None:
     try:
         await job()
     except Exception:
-        logger.exception("a task of the controller failed")
+        _logger.exception("a task of the controller failed")
 
 
 async def _observe(
@@ -218,7 +218,7 @@ async def _observe(
     try:
         observer = await services.observers.get(name)
     except CNMError:
-        logger.exception("observer %r cannot be used", name)
+        _logger.exception("observer %r cannot be used", name)
         task_status.started()
         return
     async with services.bus.subscribe((Event,), OBSERVER_BUFFER) as events:
@@ -228,9 +228,9 @@ async def _observe(
                 try:
                     await observer.call("cnm_event", event)
                 except Exception:
-                    logger.exception("observer %r failed on %s", name, event.name)
+                    _logger.exception("observer %r failed on %s", name, event.name)
         except SubscriberTooSlow:
-            logger.exception("observer %r hears no further events", name)
+            _logger.exception("observer %r hears no further events", name)
 
 
 async def _watch(services: Services) -> None:
@@ -245,7 +245,7 @@ async def _watch(services: Services) -> None:
 
 async def _mend_firewall(services: Services) -> None:
     if await services.kernel.run(services.firewall.mend):
-        logger.warning("somebody removed the nftables table; it is back")
+        _logger.warning("somebody removed the nftables table; it is back")
         services.bus.publish(FirewallRebuilt(controller=services.name))
 
 
@@ -253,7 +253,7 @@ def _link_gone(services: Services, change: LinkGone) -> None:
     mark, _, identity = change.alias.rpartition(":")
     if mark != services.mark or not services.has_link(identity):
         return
-    logger.warning("somebody removed the link %s", change.name)
+    _logger.warning("somebody removed the link %s", change.name)
     services.bus.publish(
         LinkRemoved(controller=services.name, link=change.name, object_id=identity)
     )

@@ -30,7 +30,7 @@ from .services import Services
 from .store import Put, Record
 from .types import JSON, Address
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 async def restore(services: Services) -> None:
@@ -86,7 +86,7 @@ async def _restore_sandbox(services: Services, value: Mapping[str, JSON]) -> Non
     try:
         os.close(namespaces.open_namespace(info.key))
     except KernelError:
-        logger.warning("sandbox %r has lost its namespace: it is dropped", info.name)
+        _logger.warning("sandbox %r has lost its namespace: it is dropped", info.name)
         await services.store.delete(SANDBOX + info.id)
         return
     with services.sandboxes.reserve(info.name):
@@ -96,7 +96,9 @@ async def _restore_sandbox(services: Services, value: Mapping[str, JSON]) -> Non
 async def _restore_endpoint(services: Services, value: Mapping[str, JSON]) -> None:
     network = services.networks.get(str(value["network"]))
     if network is None:
-        logger.warning("endpoint %r has lost its network: it is dropped", value["name"])
+        _logger.warning(
+            "endpoint %r has lost its network: it is dropped", value["name"]
+        )
         await services.store.delete(ENDPOINT + str(value["id"]))
         return
     info = endpoint_info(value, network.info)
@@ -139,15 +141,15 @@ def _sweep(sockets: Sockets, services: Services) -> None:
     for name in os.listdir(directory):
         key = f"{directory}/{name}"
         if key not in known:
-            logger.warning("removing the namespace %s, which no sandbox has", key)
+            _logger.warning("removing the namespace %s, which no sandbox has", key)
             sockets.remove(key)
     for message in sockets.route.dump(dump_links()):
         link = parse_link(message)
         mark, _, identity = link.alias.rpartition(":")
         if mark == services.mark and not services.has_link(identity):
-            logger.warning("removing the link %s, which nothing has", link.name)
+            _logger.warning("removing the link %s, which nothing has", link.name)
             try:
                 sockets.route.call(delete_link(link.index))
             except CNMError as exc:
                 # it may go with a namespace that has just been removed
-                logger.debug("%s", exc)
+                _logger.debug("%s", exc)

@@ -10,7 +10,7 @@ from typing import ParamSpec, Self
 import anyio
 
 P = ParamSpec("P")
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class Rollback:
@@ -64,8 +64,8 @@ class Rollback:
                 try:
                     await undo()
                 except Exception as error:
-                    logger.exception("undo step %s failed", name)
+                    _logger.exception("undo step %s failed", name)
                     exc.add_note(f"while rolling back, {name} failed: {error!r}")
             if scope.cancelled_caught:
-                logger.error("undo step %s timed out", name)
+                _logger.error("undo step %s timed out", name)
                 exc.add_note(f"while rolling back, {name} timed out")

@@ -48,7 +48,7 @@ class Sandbox:
         self._request = request
         self._endpoints: dict[str, Endpoint] = {}
         self._deleting = False
-        self.lock = anyio.Lock(fast_acquire=True)
+        self.lock: anyio.Lock = anyio.Lock(fast_acquire=True)
 
     def __repr__(self) -> str:
         return f"<Sandbox {self.name!r} at {self.key}>"

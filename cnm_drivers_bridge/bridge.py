@@ -27,6 +27,7 @@ from cnm.linux import (
     delete_link,
     dump_addresses,
     get_link,
+    link_local_address,
     parse_address,
     parse_link,
     set_link,
@@ -132,9 +133,13 @@ def _make(
     try:
         _settle_ipv6(bridge.name, network, options)
         wanted = addresses(network, options)
+        # The kernel's own link-local address would be on trial for a second or two,
+        # and nothing of IPv6 be forwarded to the bridge meanwhile.
+        has_ipv6 = any(address.version == 6 for address in wanted)
+        own = [link_local_address(mac)] if has_ipv6 else []
         sockets.route.call(
-            set_link(index, alias=bridge.mark),
-            *(add_address(index, address) for address in wanted),
+            set_link(index, alias=bridge.mark, address_generation="none"),
+            *(add_address(index, address) for address in wanted + own),
             set_link(index, up=True),
         )
     except BaseException:

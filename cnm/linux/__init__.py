@@ -13,6 +13,7 @@ from .addresses import (
     add_address,
     delete_address,
     dump_addresses,
+    link_local_address,
     parse_address,
 )
 from .host_routes import HostRoutes
@@ -84,6 +85,7 @@ __all__ = [
     "dump_links",
     "dump_routes",
     "get_link",
+    "link_local_address",
     "parse_address",
     "parse_link",
     "namespaces",

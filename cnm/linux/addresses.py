@@ -88,6 +88,14 @@ def delete_address(index: int, interface: IPInterface) -> Request:
     return Request(RTM_DELADDR, 0, _body(index, interface), what)
 
 
+def link_local_address(mac: str) -> IPv6Interface:
+    """Return the link-local address of a MAC address (RFC 4291, appendix A)."""
+    octets = bytearray.fromhex(mac.replace(":", ""))
+    octets[0] ^= 2
+    host = octets[:3] + b"\xff\xfe" + octets[3:]
+    return IPv6Interface((b"\xfe\x80" + bytes(6) + bytes(host), 64))
+
+
 def dump_addresses(index: int = 0) -> Request:
     """Ask for all addresses, or those of one link; each is for parse_address()."""
     return Request(RTM_GETADDR, 0, ADDRESS.pack(0, 0, 0, 0, index), "list addresses")

@@ -20,7 +20,7 @@ import anyio
 from ..errors import KernelError
 from .kernel import Kernel, Sockets
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 #: Seconds by which the first announcement waits for others, to go out with them.
 GATHER = 0.01
@@ -138,7 +138,7 @@ class Announcer:
             try:
                 await self._kernel.run(_send, self._take(anyio.current_time()))
             except KernelError:
-                logger.warning("addresses could not be announced", exc_info=True)
+                _logger.warning("addresses could not be announced", exc_info=True)
 
     def _schedule(self, when: float, announcement: _Announcement) -> None:
         heapq.heappush(self._queue, (when, next(self._order), announcement))
@@ -165,4 +165,4 @@ def _send(sockets: Sockets, frames: list[tuple[str, bytes]]) -> None:
             sockets.packet.sendto(frame, (link, 0))
         except OSError as exc:
             # the link may be down or gone by now
-            logger.debug("no announcement on %s: %s", link, exc)
+            _logger.debug("no announcement on %s: %s", link, exc)

@@ -31,7 +31,7 @@ from .netlink import NETLINK_NETFILTER, NetlinkSocket
 P = ParamSpec("P")
 T = TypeVar("T")
 _Notify: TypeAlias = Callable[[Callable[[], object]], object]
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 #: Sandboxes whose sockets are kept open between two plans: a socket costs 60 us to
 #: make, and a file descriptor to keep.
@@ -94,8 +94,8 @@ class Sockets:
 
     def __init__(self, home: int, kept: _Kept) -> None:
         self.home = home
-        self.lost = False
-        self.route = NetlinkSocket()
+        self.lost: bool = False
+        self.route: NetlinkSocket = NetlinkSocket()
         self._nft: NetlinkSocket | None = None
         self._packet: socket.socket | None = None
         self._kept = kept
@@ -236,7 +236,7 @@ def _loop_notifier() -> _Notify:
         try:
             return cast("_Notify", trio.lowlevel.current_trio_token().run_sync_soon)
         except RuntimeError:
-            logger.debug("trio is imported, and does not run this task")
+            _logger.debug("trio is imported, and does not run this task")
     return asyncio.get_running_loop().call_soon_threadsafe
 
 
@@ -348,7 +348,9 @@ class Kernel:
                 job.work(sockets)
                 self._notify(job.done.set)
                 del job
-            logger.critical("a worker thread could not leave a namespace; it ends here")
+            _logger.critical(
+                "a worker thread could not leave a namespace; it ends here"
+            )
             return True
         finally:
             sockets.close()

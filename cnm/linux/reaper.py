@@ -16,7 +16,7 @@ from .kernel import Kernel, Sockets
 from .links import REAP_GROUP, delete_link
 from .netlink import NetlinkSocket
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class Reaper:
@@ -52,7 +52,7 @@ class Reaper:
             try:
                 await self.reap()
             except KernelError:
-                logger.exception("links that have left their networks remain")
+                _logger.exception("links that have left their networks remain")
 
     async def reap(self) -> None:
         """Delete now; return when the links are gone."""
