@@ -121,6 +121,7 @@ async def create_sandbox(services: Services, request: SandboxRequest) -> Sandbox
         id=identity,
         name=request.name,
         key=key,
+        created=datetime.now(UTC),
         hostname=request.hostname,
         domainname=request.domainname,
         labels=frozen(request.labels),

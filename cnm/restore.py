@@ -42,7 +42,7 @@ async def restore(services: Services) -> None:
     await services.kernel.run(adopt_forwarding, services.firewall)
     for record in _by_age(await services.store.scan(NETWORK)):
         await _restore_network(services, record.value)
-    for record in await services.store.scan(SANDBOX):
+    for record in _by_age(await services.store.scan(SANDBOX)):
         await _restore_sandbox(services, record.value)
     endpoints = await services.store.scan(ENDPOINT)
     for record in sorted(endpoints, key=_order):

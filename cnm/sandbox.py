@@ -6,6 +6,7 @@ import socket as stdlib_socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from datetime import datetime
 from typing import IO, Any, TypeAlias
 
 import anyio
@@ -87,6 +88,11 @@ class Sandbox:
     def labels(self) -> Mapping[str, str]:
         """The labels."""
         return self._info.labels
+
+    @property
+    def created(self) -> datetime:
+        """When the sandbox was created."""
+        return self._info.created
 
     @property
     def adopted(self) -> bool:

@@ -121,6 +121,7 @@ class SandboxInfo:
     id: str
     name: str
     key: str
+    created: datetime
     hostname: str = ""
     domainname: str = ""
     labels: Mapping[str, str] = field(default_factory=_no_labels)
