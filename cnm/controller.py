@@ -118,7 +118,7 @@ class Controller(anyio.AsyncContextManagerMixin):
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
         if self._running is not None:
             raise ForbiddenError(f"controller {self._name!r} is running already")
-        error: Exception | None = None
+        error: BaseException | None = None
         failures: list[Exception] = []
         async with AsyncExitStack() as stack:
             services = await lifecycle.start(self._settings, stack)
@@ -129,7 +129,9 @@ class Controller(anyio.AsyncContextManagerMixin):
                 services.bus.publish(ControllerStarted(controller=self._name))
                 try:
                     yield self
-                except Exception as exc:
+                except anyio.get_cancelled_exc_class():
+                    raise
+                except BaseException as exc:
                     # leaves as itself, not in the task group's ExceptionGroup; the
                     # tasks log what goes wrong, and raise nothing
                     error = exc

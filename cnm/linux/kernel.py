@@ -7,31 +7,23 @@ of an operation, and costs one trip to a worker thread.
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import os
-import queue
 import socket
-import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Concatenate, Generic, ParamSpec, Self, TypeAlias, TypeVar, cast
-
-import anyio
-import anyio.lowlevel
+from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from ..errors import KernelError
+from ..workers import Workers
 from . import namespaces
 from .netlink import NETLINK_NETFILTER, NetlinkSocket
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_Notify: TypeAlias = Callable[[Callable[[], object]], object]
-_logger = logging.getLogger(__name__)
 
 #: Sandboxes whose sockets are kept open between two plans: a socket costs 60 us to
 #: make, and a file descriptor to keep.
@@ -205,41 +197,6 @@ class Placement:
     index: int
 
 
-class _Job(Generic[T]):
-    def __init__(self, plan: Callable[[Sockets], T]) -> None:
-        self._plan = plan
-        self.done = anyio.Event()
-        self._result: T
-        self._error: BaseException | None = None
-
-    def work(self, sockets: Sockets) -> None:
-        try:
-            self._result = self._plan(sockets)
-        except BaseException as exc:
-            self._error = exc
-
-    def fail(self, error: BaseException) -> None:
-        self._error = error
-
-    def result(self) -> T:
-        if self._error is not None:
-            try:
-                raise self._error
-            finally:
-                del self._error  # breaks the cycle error -> traceback -> job -> error
-        return self._result
-
-
-def _loop_notifier() -> _Notify:
-    """Return what makes the running event loop call a function, from any thread."""
-    if trio := sys.modules.get("trio"):
-        try:
-            return cast("_Notify", trio.lowlevel.current_trio_token().run_sync_soon)
-        except RuntimeError:
-            _logger.debug("trio is imported, and does not run this task")
-    return asyncio.get_running_loop().call_soon_threadsafe
-
-
 class Kernel:
     """Runs plans in worker threads that live in one network namespace.
 
@@ -250,20 +207,22 @@ class Kernel:
     """
 
     def __init__(self, netns: str | None = None, threads: int = 4) -> None:
-        self.netns = netns
+        self._netns = netns
         self._limit = threads
-        self._threads: set[threading.Thread] = set()
-        self._idle = 0
-        self._lock = threading.Lock()
-        self._jobs: queue.SimpleQueue[_Job[object] | None] = queue.SimpleQueue()
         self._kept = _Kept()
         self._home = -1
-        self._stopped: anyio.Event | None = None
+        self._workers: Workers[Sockets]
 
     async def __aenter__(self) -> Self:
         # the main thread's namespace, not the calling thread's: both are home
-        self._home = namespaces.open_namespace(self.netns or "/proc/self/ns/net")
-        self._notify = _loop_notifier()
+        self._home = namespaces.open_namespace(self._netns or "/proc/self/ns/net")
+        self._workers = Workers(
+            "cnm-kernel",
+            self._limit,
+            self._enter,
+            Sockets.close,
+            lambda sockets: not sockets.lost,
+        )
         return self
 
     async def __aexit__(
@@ -272,18 +231,14 @@ class Kernel:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        with self._lock:
-            threads = list(self._threads)
-            self._stopped = anyio.Event()
-        for _ in threads:
-            self._jobs.put(None)
-        if threads:
-            with anyio.CancelScope(shield=True):
-                await self._stopped.wait()
-        for thread in threads:
-            thread.join()  # its sockets are closed: it is returning
+        await self._workers.close()
         self._kept.close()
         os.close(self._home)
+
+    def _enter(self) -> Sockets:
+        """Have the calling thread live in the namespace, and open its sockets."""
+        namespaces.enter(self._home)
+        return Sockets(self._home, self._kept)
 
     async def run(
         self,
@@ -296,61 +251,4 @@ class Kernel:
         Cancellation is seen before the plan starts, and never afterwards: a plan that
         has been started runs to its end, and its result is returned.
         """
-        await anyio.lowlevel.checkpoint_if_cancelled()
-        job = _Job(lambda sockets: plan(sockets, *args, **kwargs))
-        self._start_thread()
-        self._jobs.put(job)  # type: ignore[arg-type]
-        with anyio.CancelScope(shield=True):
-            await job.done.wait()
-        return job.result()
-
-    def _start_thread(self) -> None:
-        with self._lock:
-            if self._jobs.qsize() < self._idle or len(self._threads) >= self._limit:
-                return
-            thread = threading.Thread(target=self._serve, name="cnm-kernel")
-            thread.daemon = True
-            self._threads.add(thread)
-        thread.start()
-
-    def _serve(self) -> None:
-        lost = True
-        try:
-            lost = self._work()
-        finally:
-            with self._lock:
-                self._threads.discard(threading.current_thread())
-                stopped = self._stopped if not self._threads else None
-            if stopped is not None:
-                self._notify(stopped.set)
-            elif lost:
-                self._start_thread()
-
-    def _work(self) -> bool:
-        """Work until told to end; return whether another thread has to take over."""
-        try:
-            namespaces.enter(self._home)
-            sockets = Sockets(self._home, self._kept)
-        except BaseException as exc:
-            if job := self._jobs.get():
-                job.fail(exc)
-                self._notify(job.done.set)
-            return False
-        try:
-            while not sockets.lost:
-                with self._lock:
-                    self._idle += 1
-                job = self._jobs.get()
-                with self._lock:
-                    self._idle -= 1
-                if job is None:
-                    return False
-                job.work(sockets)
-                self._notify(job.done.set)
-                del job
-            _logger.critical(
-                "a worker thread could not leave a namespace; it ends here"
-            )
-            return True
-        finally:
-            sockets.close()
+        return await self._workers.run(lambda sockets: plan(sockets, *args, **kwargs))

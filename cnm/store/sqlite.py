@@ -10,10 +10,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
-import anyio
-import anyio.to_thread
-
 from ..errors import StoreConflict, StoreError
+from ..workers import Workers
 from .base import Delete, Put, Record, Store
 
 T = TypeVar("T")
@@ -45,8 +43,7 @@ class SQLiteStore(Store):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path)
-        self._connection: sqlite3.Connection | None = None
-        self._lock = anyio.Lock()
+        self._thread: Workers[sqlite3.Connection] | None = None
 
     async def open(self) -> None:
         """Open the file.
@@ -54,21 +51,21 @@ class SQLiteStore(Store):
         :raises StoreError: if it cannot be made or read, is not a store, was written
             by a later version, or is open already
         """
-        if self._connection is not None:
+        if self._thread is not None:
             raise StoreError(f"store {self._path} is already open")
+        # one thread, which is the only one to touch the connection
+        self._thread = Workers("cnm-store", 1, self._connect, sqlite3.Connection.close)
         try:
-            self._connection = await anyio.to_thread.run_sync(self._connect)
-        except (sqlite3.Error, OSError) as exc:
-            reason = str(exc)
-            if "locked" in reason:
-                reason = "it is already open"
-            raise StoreError(f"store {self._path}: {reason}") from exc
+            await self._run(sqlite3.Connection.commit)
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Close the file."""
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
-            await anyio.to_thread.run_sync(connection.close)
+        if self._thread is not None:
+            thread, self._thread = self._thread, None
+            await thread.close()
 
     async def get(self, key: str) -> Record | None:
         """Return the record of a key, or None."""
@@ -95,9 +92,7 @@ class SQLiteStore(Store):
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # SQLite would make the file with the umask's permissions
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        connection = sqlite3.connect(
-            self._path, timeout=0, isolation_level=None, check_same_thread=False
-        )
+        connection = sqlite3.connect(self._path, timeout=0, isolation_level=None)
         try:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             connection.execute("PRAGMA journal_mode = WAL")
@@ -118,14 +113,13 @@ class SQLiteStore(Store):
         return connection
 
     async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        async with self._lock:
-            connection = self._connection
-            if connection is None:
-                raise StoreError(f"store {self._path} is not open")
-            try:
-                return await anyio.to_thread.run_sync(work, connection)
-            except sqlite3.Error as exc:
-                raise StoreError(f"store {self._path}: {exc}") from exc
+        if self._thread is None:
+            raise StoreError(f"store {self._path} is not open")
+        try:
+            return await self._thread.run(work)
+        except (sqlite3.Error, OSError) as exc:
+            reason = "it is already open" if "locked" in str(exc) else str(exc)
+            raise StoreError(f"store {self._path}: {reason}") from exc
 
 
 def _record(row: tuple[str, str, int]) -> Record:
