@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
+from types import NoneType
 
 from . import allocation, interfaces
 from .events import NetworkCreated, NetworkDeleted, NetworkRequested
@@ -58,17 +60,28 @@ async def create_network(services: Services, request: NetworkRequest) -> Network
     driver = await services.driver(info.driver)
     ipam = await services.ipam(info.ipam)
     asked = replace(info, ipam_data=_asked(request))
-    needs = await services.handle(driver, NetworkRequested(network=asked))
+    needs = await services.answer(
+        driver, NetworkRequested(network=asked), Requirements, NoneType
+    )
     async with Rollback() as rollback:
+        rollback.push_sync(services.reaper.want, singly=True)
         around = await services.surroundings()
         data = await allocation.request_network(
             ipam, info.id, request, needs or Requirements(), around, rollback
         )
         info = replace(info, ipam_data=data)
         created = NetworkCreated(network=info)
-        state = await services.handle(driver, created) or NetworkState()
+        deleted = NetworkDeleted(network=info)
+        state = await services.answer(
+            driver,
+            created,
+            NetworkState,
+            NoneType,
+            undo=partial(services.handle, driver, deleted),
+        )
+        state = state or NetworkState()
         info = replace(info, driver_state=frozen(state.state))
-        rollback.push(driver.handle, NetworkDeleted(network=info))
+        rollback.push(services.handle, driver, NetworkDeleted(network=info))
         record = network_record(info, state)
         await services.store.transaction(Put(NETWORK + info.id, record))
     services.own_links.update(dict.fromkeys(state.links, info.id))

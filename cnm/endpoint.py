@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from ipaddress import IPv4Interface, IPv6Interface
+from types import NoneType
 from typing import TYPE_CHECKING
 
 import anyio
@@ -15,7 +17,6 @@ from .errors import (
     ActiveSandboxError,
     EndpointNotFound,
     ForbiddenError,
-    InvalidError,
     TeardownError,
 )
 from .events import (
@@ -35,7 +36,6 @@ from .rollback import Rollback
 from .services import Services
 from .store import Delete, Put
 from .types import JSON, EndpointInfo, IPInterface, PortBinding, SandboxInfo
-from .validation import shown
 
 if TYPE_CHECKING:
     from .network import Network
@@ -174,10 +174,7 @@ class Endpoint:
         :raises KernelError: if the interface cannot be made or configured
         :raises DriverError: if the driver fails
         """
-        if self._services.sandboxes.get(getattr(sandbox, "id", "")) is not sandbox:
-            raise InvalidError(
-                f"invalid sandbox passed to endpoint join: {shown(sandbox)}"
-            )
+        self._services.require_sandbox(sandbox)
         async with self.lock, sandbox.lock:
             self._require()
             sandbox.require()
@@ -195,10 +192,12 @@ class Endpoint:
         )
         joined = EndpointJoined(endpoint=info, sandbox=sandbox.info, interface=name)
         async with Rollback() as rollback:
-            join = await self._driver.demand(joined, JoinInfo)
-            rollback.push(self._undo_join, joined)
+            undo = partial(self._undo_join, joined)
+            join = await services.answer(self._driver, joined, JoinInfo, undo=undo)
+            rollback.push(undo)
             attachment = await self._place(sandbox, name, join)
             rollback.push(self._take_out, sandbox, attachment.index, None)
+            rollback.push(sandbox.reroute)
             record = endpoint_record(info, attachment)
             await services.store.transaction(Put(ENDPOINT + self.id, record))
             self._attachment = attachment
@@ -290,7 +289,9 @@ class Endpoint:
         event = EndpointLeft(endpoint=self._info, sandbox=sandbox, interface=interface)
         self._leaving = True
         try:
-            return await self._services.handle(self._driver, event)
+            return await self._services.answer(
+                self._driver, event, LeaveInfo, NoneType
+            )
         except BaseException:
             self._leaving = False
             raise

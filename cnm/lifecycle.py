@@ -277,6 +277,7 @@ async def stop(services: Services) -> list[Exception]:
             except Exception as exc:
                 failures.append(exc)
     try:
+        services.reaper.want(singly=True)
         await services.reaper.reap()
         if services.ephemeral:
             await services.kernel.run(_remove_table, services.firewall)

@@ -6,7 +6,9 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from ipaddress import IPv4Interface, IPv6Interface
+from types import NoneType
 from typing import TYPE_CHECKING, cast
 
 import anyio
@@ -32,6 +34,7 @@ from .store import Delete, Put
 from .types import (
     JSON,
     EndpointInfo,
+    EndpointState,
     IPAddress,
     IPInterface,
     IPNetwork,
@@ -253,8 +256,12 @@ class Network:
         """Have the driver and the store know an endpoint that has its addresses."""
         async with Rollback() as rollback:
             event = EndpointCreated(endpoint=info)
-            state = await self._services.handle(driver, event)
-            rollback.push(driver.handle, EndpointDeleted(endpoint=info))
+            deleted = EndpointDeleted(endpoint=info)
+            undo = partial(self._services.handle, driver, deleted)
+            state = await self._services.answer(
+                driver, event, EndpointState, NoneType, undo=undo
+            )
+            rollback.push(undo)
             if state is not None:
                 if info.mac and state.mac not in ("", info.mac):
                     reason = f"changed the MAC address to {state.mac!r}"
@@ -263,6 +270,9 @@ class Network:
                 info = replace(info, mac=mac, driver_state=frozen(state.state))
             record = endpoint_record(info, None)
             await self._services.store.transaction(Put(ENDPOINT + info.id, record))
+            if self._deleting:  # by force, meanwhile
+                await self._services.store.delete(ENDPOINT + info.id)
+                self._require()
         return Endpoint(self._services, self, driver, info)
 
     async def connect(
@@ -289,6 +299,7 @@ class Network:
 
         :param name: name of the endpoint; the sandbox's name if empty
         """
+        self._services.require_sandbox(sandbox)
         created = await self.create_endpoint(
             name or sandbox.name,
             address=address,
@@ -313,6 +324,7 @@ class Network:
 
         :raises EndpointNotFound: if it has none
         """
+        self._services.require_sandbox(sandbox)
         mine = [e for e in self.endpoints if e.joined and e.sandbox is sandbox]
         if not mine:
             raise EndpointNotFound(sandbox.name, f" on network {self.name!r}")
@@ -346,6 +358,7 @@ class Network:
                 self._deleting = False
                 raise
             self._services.networks.remove(self)
+            self._services.reaper.want(singly=True)
             for index in self._state.links:
                 self._services.own_links.pop(index, None)
             self._services.bus.publish(NetworkDeleted(network=self._info))

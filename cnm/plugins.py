@@ -224,7 +224,7 @@ class DriverRegistry:
         if name in self._extra:
             plugin, origin = self._extra[name], ""
             if inspect.isclass(plugin):
-                plugin = plugin()
+                plugin = self._make(name, plugin)
         elif name not in self._installed:
             raise DriverNotFound(name, self.names)
         elif name in self._refused:
@@ -238,6 +238,13 @@ class DriverRegistry:
         except DriverLoadError as exc:
             self._refused[name] = str(exc)
             raise
+
+    def _make(self, name: str, kind: type) -> object:
+        try:
+            return kind()
+        except Exception as exc:
+            self._refused[name] = f"driver {name!r}: {exc}"
+            raise DriverLoadError(self._refused[name]) from exc
 
     async def _import(self, entry: EntryPoint) -> object:
         try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
+from types import NoneType
 
 from . import allocation
 from .endpoint import Endpoint
@@ -20,6 +22,7 @@ from .records import (
     attachment_of,
     endpoint_info,
     endpoint_record,
+    frozen,
     network_info,
     network_record,
     network_state,
@@ -28,7 +31,7 @@ from .records import (
 from .sandbox import Sandbox
 from .services import Services
 from .store import Put, Record
-from .types import JSON, Address
+from .types import JSON, Address, NetworkState
 
 _logger = logging.getLogger(__name__)
 
@@ -70,12 +73,14 @@ async def _restore_network(services: Services, value: Mapping[str, JSON]) -> Non
     driver = await services.driver(info.driver)
     ipam = await services.ipam(info.ipam)
     await allocation.restore_network(ipam, info)
-    answer = await services.handle(driver, NetworkRestored(network=info))
+    answer = await services.answer(
+        driver, NetworkRestored(network=info), NetworkState, NoneType
+    )
     if answer is not None and answer != state:
         state = answer
+        info = replace(info, driver_state=frozen(state.state))
         record = network_record(info, state)
         await services.store.transaction(Put(NETWORK + info.id, record))
-        info = network_info(record)
     services.own_links.update(dict.fromkeys(state.links, info.id))
     with services.networks.reserve(info.name):
         services.networks.add(Network(services, driver, info, state))

@@ -162,6 +162,13 @@ class Sandbox:
         )
         return new, previous
 
+    async def reroute(self) -> None:
+        """Have the default routes go through those endpoints that have joined."""
+        chosen = elect(endpoint.candidate for endpoint in self.endpoints)
+        defaults = [_default(*each) for each in chosen.items()]
+        if defaults:
+            await self._services.kernel.run(interfaces.reroute, self.key, defaults)
+
     async def reroute_without(self, leaving: Endpoint) -> None:
         """Move the default routes of a leaving endpoint to others."""
         before = elect(endpoint.candidate for endpoint in self.endpoints)
@@ -315,7 +322,11 @@ class Sandbox:
                 for endpoint in mine:
                     await locks.enter_async_context(endpoint.lock)
                 await locks.enter_async_context(self.lock)
-                failures += await self._remove(self.endpoints)
+                try:
+                    failures += await self._remove(self.endpoints)
+                except BaseException:
+                    self._deleting = False
+                    raise
         if failures:
             raise TeardownError(f"removing sandbox {self.name!r}", failures)
 
@@ -330,11 +341,11 @@ class Sandbox:
                 left.append(None)
         failures += await self._release(endpoints, left)
         for endpoint in endpoints:
-            endpoint.detached()
             failures += await endpoint.remove(force=True)
         keys = [Delete(ENDPOINT + endpoint.id) for endpoint in endpoints]
         await self._services.store.transaction(*keys, Delete(SANDBOX + self.id))
         for endpoint in endpoints:
+            endpoint.detached()
             self.detach(endpoint)
             endpoint.removed()
         self._services.sandboxes.remove(self)

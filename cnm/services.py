@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import TYPE_CHECKING, TypeVar
 
 from .allocation import Surroundings
 from .bus import Bus
 from .directory import Directory
 from .dns import name_servers
-from .errors import DriverError
+from .errors import DriverError, InvalidError, SandboxNotFound
 from .events import DriverEvent, DriverFailed, DriverLoaded
 from .firewall import Firewall
 from .linux import HostRoutes, Kernel, Monitor, Sockets
 from .linux.announcer import Announcer
 from .linux.reaper import Reaper
 from .plugins import Driver, DriverRegistry
+from .rollback import Rollback
 from .store import Store
 from .types import AddressPool, Capability, IPNetwork
+from .validation import shown
 
 if TYPE_CHECKING:
     from .network import Network
@@ -71,6 +75,18 @@ class Services:
         found = (each.directory.get(identity) for each in self.networks)
         return any(e is not None and e.joined and not e.leaving for e in found)
 
+    def require_sandbox(self, sandbox: Sandbox) -> None:
+        """Check that an argument is a sandbox of this controller.
+
+        :raises InvalidError: if it is no sandbox
+        :raises SandboxNotFound: if it is another controller's, or has been deleted
+        """
+        identity = getattr(sandbox, "id", None)
+        if not isinstance(identity, str):
+            raise InvalidError(f"invalid sandbox: {shown(sandbox)}")
+        if self.sandboxes.get(identity) is not sandbox:
+            raise SandboxNotFound(sandbox.name)
+
     def next_order(self) -> int:
         """Return a number that is higher with each call, for the order of joining."""
         self.joins += 1
@@ -87,7 +103,7 @@ class Services:
             kernel=self.kernel,
             firewall=self.firewall,
         )
-        capability = await driver.handle(event)
+        capability = await self.answer(driver, event, Capability, NoneType)
         self.capabilities[driver.name] = capability or Capability()
 
     async def ipam(self, name: str) -> Driver:
@@ -103,6 +119,32 @@ class Services:
                 DriverFailed(driver=driver.name, event=event, error=str(exc))
             )
             raise
+
+    async def answer(
+        self,
+        driver: Driver,
+        event: DriverEvent[R],
+        *kinds: type,
+        undo: Callable[[], Awaitable[object]] | None = None,
+    ) -> R:
+        """Have a driver handle an event, and check the type of what it returns.
+
+        :param kinds: what its result may be
+        :param undo: what is done if the result is something else
+        :raises DriverError: also if it is something else
+        """
+        result = await self.handle(driver, event)
+        if isinstance(result, kinds):
+            return result
+        async with Rollback() as rollback:
+            if undo is not None:
+                rollback.push(undo)
+            reason = f"returned {shown(result)}, not {kinds[0].__name__}"
+            error = DriverError(driver.name, event.name, reason)
+            self.bus.publish(
+                DriverFailed(driver=driver.name, event=event, error=str(error))
+            )
+            raise error
 
     async def surroundings(self) -> Surroundings:
         """Find out what a subnet must not overlap."""

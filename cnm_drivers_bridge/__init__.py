@@ -17,7 +17,6 @@ from cnm.driver import (
     EndpointJoined,
     EndpointLeft,
     EndpointState,
-    ForbiddenError,
     JoinInfo,
     LeaveInfo,
     NetworkCreated,
@@ -34,6 +33,7 @@ from cnm.driver import (
 
 from . import bridge
 from .bridge import Bridge
+from .conflicts import Taken
 from .options import BridgeOptions, bridge_options, gateway
 from .port import Port, host_interface
 
@@ -44,7 +44,8 @@ class BridgeDriver(NetworkDriver):
     """Handles the events of networks with ``driver="bridge"``."""
 
     def __init__(self) -> None:
-        self._networks: dict[str, tuple[NetworkInfo, BridgeOptions]] = {}
+        self._options: dict[str, BridgeOptions] = {}
+        self._taken = Taken()
 
     @hookimpl
     async def cnm_driver_loaded(self, event: DriverLoaded) -> Capability:
@@ -71,8 +72,7 @@ class BridgeDriver(NetworkDriver):
         """Make the bridge."""
         network = event.network
         options = bridge_options(network)
-        self._check_conflicts(network, options)
-        self._networks[network.id] = network, options
+        self._taken.add(network, options.bridge(network))
         try:
             built = await self._kernel.run(
                 bridge.build,
@@ -82,18 +82,10 @@ class BridgeDriver(NetworkDriver):
                 f"{self._mark}:{network.id}",
             )
         except BaseException:
-            del self._networks[network.id]
+            self._taken.remove(network, options.bridge(network))
             raise
+        self._options[network.id] = options
         return _state(built, options)
-
-    def _check_conflicts(self, network: NetworkInfo, options: BridgeOptions) -> None:
-        for other, others in self._networks.values():
-            if reason := _conflict(network, options, other, others):
-                raise ForbiddenError(
-                    f"cannot create network {network.id[:12]} "
-                    f"({options.bridge(network)}): conflicts with network "
-                    f"{other.name!r}: {reason}"
-                )
 
     @hookimpl
     async def cnm_network_deleted(self, event: NetworkDeleted) -> None:
@@ -107,7 +99,8 @@ class BridgeDriver(NetworkDriver):
                 self._bridge(network),
                 bridge.rules(network, options),
             )
-        self._networks.pop(network.id, None)
+        self._options.pop(network.id, None)
+        self._taken.remove(network, options.bridge(network))
 
     @hookimpl
     async def cnm_network_restored(self, event: NetworkRestored) -> NetworkState:
@@ -117,7 +110,8 @@ class BridgeDriver(NetworkDriver):
         known = await self._kernel.run(
             bridge.take_up, self._firewall, network, options, self._bridge(network)
         )
-        self._networks[network.id] = network, options
+        self._options[network.id] = options
+        self._taken.add(network, options.bridge(network))
         return _state(known, options)
 
     @hookimpl
@@ -132,7 +126,7 @@ class BridgeDriver(NetworkDriver):
         """Say how the veth pair is made."""
         endpoint = event.endpoint
         network = endpoint.network
-        _, options = self._networks[network.id]
+        options = self._options[network.id]
         return JoinInfo(
             plan=self._port(endpoint).plug,
             gateway=gateway(network, options, 4),
@@ -171,7 +165,7 @@ class BridgeDriver(NetworkDriver):
 
     def _port(self, endpoint: EndpointInfo) -> Port:
         network = endpoint.network
-        _, options = self._networks[network.id]
+        options = self._options[network.id]
         own = (endpoint.address, endpoint.address6)
         return Port(
             name=host_interface(endpoint),
@@ -182,22 +176,6 @@ class BridgeDriver(NetworkDriver):
             isolated=not options.enable_icc,
             addresses=tuple(address.ip for address in own if address),
         )
-
-
-def _conflict(
-    network: NetworkInfo,
-    options: BridgeOptions,
-    other: NetworkInfo,
-    others: BridgeOptions,
-) -> str:
-    """Return why two bridge networks cannot be at the same time, or ``""``."""
-    if options.bridge(network) == others.bridge(other):
-        return "networks have same bridge name"
-    for subnet in network.subnets:
-        for taken in other.subnets:
-            if subnet.version == taken.version and subnet.overlaps(taken):
-                return f"networks have overlapping IPv{subnet.version}"
-    return ""
 
 
 def _state(built: Bridge, options: BridgeOptions) -> NetworkState:

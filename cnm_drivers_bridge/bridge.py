@@ -17,7 +17,7 @@ from cnm.driver import (
 )
 from cnm.firewall import Firewall, NetworkRules, open_forwarding
 from cnm.linux import (
-    REAP_GROUP,
+    REAP_SINGLY_GROUP,
     Link,
     Sockets,
     add_address,
@@ -138,7 +138,11 @@ def _make(
         has_ipv6 = any(address.version == 6 for address in wanted)
         own = [link_local_address(mac)] if has_ipv6 else []
         sockets.route.call(
-            set_link(index, alias=bridge.mark, address_generation="none"),
+            set_link(
+                index,
+                alias=bridge.mark,
+                address_generation="none" if has_ipv6 else None,
+            ),
             *(add_address(index, address) for address in wanted + own),
             set_link(index, up=True),
         )
@@ -239,7 +243,9 @@ def _drop(sockets: Sockets, bridge: Bridge) -> None:
         # The reaper deletes it; until then its name must be free for another.
         requests = [
             set_link(bridge.index, up=False),
-            set_link(bridge.index, rename=f"cnm{bridge.index}", group=REAP_GROUP),
+            set_link(
+                bridge.index, rename=f"cnm{bridge.index}", group=REAP_SINGLY_GROUP
+            ),
         ]
     else:
         requests = [delete_address(bridge.index, a) for a in bridge.added]

@@ -13,9 +13,13 @@ from cnm.linux import (
     add_veth,
     choose_index,
     delete_neighbour,
+    get_link,
+    parse_link,
     set_bridge_port,
     set_link,
 )
+
+from .options import MTU_LOW_IPV6
 
 
 def host_interface(endpoint: EndpointInfo) -> str:
@@ -64,10 +68,26 @@ class Port:
             requests.append(set_bridge_port(index, isolated=True))
         # A link-local address on the port would be of no use, and cost duplicate
         # address detection and multicast reports to every other port.
+        # An MTU that is too small for IPv6 leaves nothing to configure.
+        generation = None if 0 < self.mtu < MTU_LOW_IPV6 else "none"
         requests.append(
-            set_link(index, alias=self.mark, address_generation="none", up=True)
+            set_link(index, alias=self.mark, address_generation=generation, up=True)
         )
-        placement.sockets.route.call(*requests)
+        try:
+            placement.sockets.route.call(*requests)
+        except NetlinkError as exc:
+            if exc.errno != errno.EEXIST or not self._forget(placement.sockets):
+                raise
+            placement.sockets.route.call(*requests)
+
+    def _forget(self, sockets: Sockets) -> bool:
+        """Free the name, if a port that was unplugged is still to be reaped."""
+        old = parse_link(sockets.route.call(get_link(name=self.name))[0])
+        if old.group != REAP_GROUP:
+            return False
+        # without the mark, its end is not taken for that of the new one
+        sockets.route.call(set_link(old.index, rename=f"cnm{old.index}", alias=""))
+        return True
 
     def unplug(self, sockets: Sockets) -> None:
         """Plan: take the port off the network; the reaper deletes it.

@@ -20,6 +20,7 @@ from .host_routes import HostRoutes
 from .kernel import Kernel, Placement, SandboxSockets, Sockets
 from .links import (
     REAP_GROUP,
+    REAP_SINGLY_GROUP,
     Link,
     add_bridge,
     add_ifb,
@@ -55,6 +56,7 @@ __all__ = [
     "NETLINK_NETFILTER",
     "NETLINK_ROUTE",
     "REAP_GROUP",
+    "REAP_SINGLY_GROUP",
     "HostRoutes",
     "Kernel",
     "KernelRoute",

@@ -206,7 +206,7 @@ class Kernel:
     :param threads: how many plans may run at a time
     """
 
-    def __init__(self, netns: str | None = None, threads: int = 4) -> None:
+    def __init__(self, netns: str | None = None, threads: int = 2) -> None:
         self._netns = netns
         self._limit = threads
         self._kept = _Kept()

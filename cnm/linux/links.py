@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 #: Device group of the links that wait to be deleted ("cnmR"). Deleting a link takes
 #: 20 ms, nearly all of them spent waiting; deleting a group takes as long as one link.
 REAP_GROUP = 0x636E6D52
+#: The same for bridges ("cnmS"): each takes 16 ms under the lock that all network
+#: configuration shares (rcu_barrier in br_multicast_dev_del), so they go one by one.
+REAP_SINGLY_GROUP = 0x636E6D53
 
 RTM_NEWLINK = 16
 RTM_DELLINK = 17

@@ -7,6 +7,7 @@ thread enters the namespaces, starts the process, which inherits them, and dies.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from typing import IO, Any, cast
 import anyio
 from anyio.abc import ByteReceiveStream, ByteSendStream, Process
 
+from ..errors import KernelError
 from . import namespaces
 
 #: Bytes that are read from a pipe at a time: what a pipe holds, pipe(7).
@@ -176,7 +178,7 @@ def start(
         namespaces.enter(netns)
         namespaces.unshare(namespaces.CLONE_NEWNS, "make a mount namespace")
         namespaces.mount("none", "/", flags=namespaces.MS_REC | namespaces.MS_PRIVATE)
-        namespaces.mount("sysfs", "/sys", "sysfs")
+        _show_devices()
         for path, source in files.items():
             # a link such as /etc/resolv.conf -> /run/...: what it points to
             if os.path.exists(path):
@@ -187,6 +189,15 @@ def start(
         return cast("subprocess.Popen[bytes]", popen)
 
     return _in_thread(body)
+
+
+def _show_devices() -> None:
+    """Have /sys show the devices of the thread's network namespace."""
+    try:
+        namespaces.mount("sysfs", "/sys", "sysfs")
+    except KernelError as exc:
+        if exc.errno != errno.EBUSY:  # it shows those of this namespace already
+            raise
 
 
 def _in_thread(

@@ -70,7 +70,7 @@ def endpoint_request(
     interface_name = (
         rest.pop(INTERFACE_LABEL, "") if interface_name == "" else interface_name
     )
-    if faults.each("ports", check.json, ports):
+    if faults.each("ports", str, ports):
         faults.add(f"ports: the driver {driver!r} does not publish ports")
     request = EndpointRequest(
         name=faults.parse("name", check.name, name) or "",

@@ -1,0 +1,135 @@
+"""Point-to-point networks: a veth pair and host routes for each endpoint, no bridge."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+
+from cnm.driver import (
+    JSON,
+    Capability,
+    DriverLoaded,
+    EndpointCreated,
+    EndpointInfo,
+    EndpointInspected,
+    EndpointJoined,
+    EndpointLeft,
+    EndpointState,
+    InvalidError,
+    JoinInfo,
+    LeaveInfo,
+    NetworkCreated,
+    NetworkDriver,
+    NetworkInfo,
+    NetworkRequested,
+    NetworkRestored,
+    Option,
+    Requirements,
+    hookimpl,
+    parse_options,
+)
+from cnm.options import integer
+
+from .line import Line, name_of, open_network, take_up
+
+__all__ = ["PTPDriver"]
+
+#: 1280 bytes is the least that IPv6 works with (RFC 8200, section 5).
+OPTIONS = (Option("mtu", integer(1280, 65535), "com.docker.network.driver.mtu"),)
+
+
+class PTPDriver(NetworkDriver):
+    """Handles the events of networks with ``driver="ptp"``."""
+
+    @hookimpl
+    async def cnm_driver_loaded(self, event: DriverLoaded) -> Capability:
+        """Keep the controller's kernel and firewall."""
+        self._kernel = event.kernel
+        self._firewall = event.firewall
+        self._mark = f"cnm:{event.controller}"
+        return Capability()
+
+    @hookimpl
+    async def cnm_network_requested(self, event: NetworkRequested) -> Requirements:
+        """Refuse what cannot be made; both families need a gateway address."""
+        problems = list(_problems(event.network))
+        try:
+            parse_options(OPTIONS, event.network.options)
+        except InvalidError as exc:
+            problems += exc.problems
+        if problems:
+            raise InvalidError(*problems)
+        return Requirements(gateway4=True, gateway6=True)
+
+    @hookimpl
+    async def cnm_network_created(self, event: NetworkCreated) -> None:
+        """Have the host forward packets; there is nothing else to make yet."""
+        await self._kernel.run(open_network, self._firewall, event.network)
+
+    @hookimpl
+    async def cnm_network_restored(self, event: NetworkRestored) -> None:
+        """Tell the firewall of the lines that are still there."""
+        await self._kernel.run(open_network, self._firewall, event.network)
+        await self._kernel.run(take_up, self._firewall, self._mark)
+
+    @hookimpl
+    async def cnm_endpoint_created(self, event: EndpointCreated) -> EndpointState:
+        """Choose a MAC address."""
+        parse_options((), event.endpoint.options)
+        mac = event.endpoint.mac or "02:" + secrets.token_bytes(5).hex(":")
+        return EndpointState(mac=mac)
+
+    @hookimpl
+    async def cnm_endpoint_joined(self, event: EndpointJoined) -> JoinInfo:
+        """Say how the line is made, and that all goes to the gateway."""
+        line = self._line(event.endpoint)
+        return JoinInfo(
+            plan=line.plug,
+            gateway=line.gateway(4),
+            gateway6=line.gateway(6),
+            routes=line.routes(),
+        )
+
+    @hookimpl
+    async def cnm_endpoint_left(self, event: EndpointLeft) -> LeaveInfo:
+        """Say how the line is removed."""
+        return LeaveInfo(plan=self._line(event.endpoint).unplug)
+
+    @hookimpl
+    async def cnm_endpoint_inspected(
+        self, event: EndpointInspected
+    ) -> Mapping[str, JSON]:
+        """Tell the name of the host's end."""
+        return {"host_interface": name_of(event.endpoint)}
+
+    def _line(self, endpoint: EndpointInfo) -> Line:
+        network = endpoint.network
+        own = [a for a in (endpoint.address, endpoint.address6) if a is not None]
+        return Line(
+            name=name_of(endpoint),
+            mark=f"{self._mark}:{endpoint.id}",
+            mac=endpoint.mac,
+            mtu=parse_options(OPTIONS, network.options).get("mtu", 0),
+            ends=tuple(
+                (data.gateway, address)
+                for data in network.ipam_data
+                for address in own
+                if data.gateway is not None and address.ip in data.subnet
+            ),
+            firewall=self._firewall,
+        )
+
+
+def _problems(network: NetworkInfo) -> list[str]:
+    """Return what is wrong with a network that has been asked for."""
+    problems = []
+    if network.ipam == "null":
+        problems.append("ipam: endpoints need addresses, and 'null' has none")
+    if network.internal:
+        problems.append("internal: the host routes point-to-point networks, always")
+    problems += [
+        f"subnets: {subnet} is too small: expected at most /{subnet.max_prefixlen - 2}"
+        for subnet in network.subnets
+        if subnet.prefixlen > subnet.max_prefixlen - 2
+    ]
+    return problems

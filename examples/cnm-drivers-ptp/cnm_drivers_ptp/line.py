@@ -1,0 +1,148 @@
+"""The line between the host and a sandbox: blocking plans that make and remove it."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+from dataclasses import dataclass
+
+from cnm.driver import (
+    EndpointInfo,
+    IPAddress,
+    IPInterface,
+    KernelError,
+    NetlinkError,
+    NetworkInfo,
+    Route,
+)
+from cnm.firewall import Element, Firewall, NetworkRules, open_forwarding
+from cnm.linux import (
+    Placement,
+    Sockets,
+    add_address,
+    add_route,
+    add_veth,
+    choose_index,
+    delete_link,
+    dump_links,
+    parse_link,
+    set_link,
+    sysctl,
+)
+
+PREFIX = "ptp"
+#: Neighbour solicitations need a link-local source address (RFC 4861, section 4.3).
+LINK_LOCAL = ipaddress.ip_interface("fe80::1/64")
+
+
+def name_of(endpoint: EndpointInfo) -> str:
+    """Return the name of the host's end; the kernel allows 15 characters."""
+    return PREFIX + endpoint.id[:12]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Line:
+    """The line of an endpoint.
+
+    :ivar name: the host's end
+    :ivar mark: alias by which the core knows the link to be the controller's
+    :ivar mac: MAC address of the end in the sandbox
+    :ivar mtu: MTU of both ends, or 0 for the kernel's default
+    :ivar ends: for each family, the gateway's address and the endpoint's
+    """
+
+    name: str
+    mark: str
+    mac: str
+    mtu: int
+    ends: tuple[tuple[IPAddress, IPInterface], ...]
+    firewall: Firewall
+
+    def gateway(self, version: int) -> IPAddress | None:
+        """Return the next hop of the sandbox's default route."""
+        return next((ip for ip, _ in self.ends if ip.version == version), None)
+
+    def routes(self) -> tuple[Route, ...]:
+        """Return the routes that lead from the sandbox to its neighbours.
+
+        The kernel takes the whole subnet to be on the link. The halves of the subnet
+        are more specific than that, and lead to the gateway.
+        """
+        found: list[Route] = []
+        for gateway, address in self.ends:
+            found.append(Route(destination=ipaddress.ip_network(gateway)))
+            found += [
+                Route(destination=half, via=gateway)
+                for half in address.network.subnets()
+            ]
+        return tuple(found)
+
+    def plug(self, placement: Placement) -> None:
+        """Plan: make the veth pair, and the host's routes to the endpoint."""
+        index = choose_index()
+        route = placement.sockets.route
+        route.call(
+            add_veth(
+                self.name,
+                placement.interface,
+                index=index,
+                peer_index=placement.index,
+                peer_netns=placement.netns,
+                peer_mac=self.mac,
+                mtu=self.mtu,
+                up=False,
+            )
+        )
+        _ignore_advertisements(self.name)
+        requests = [
+            set_link(index, alias=self.mark, address_generation="none", up=True)
+        ]
+        for gateway, address in self.ends:
+            requests.append(add_address(index, ipaddress.ip_interface(gateway)))
+            if gateway.version == 6:
+                requests.append(add_address(index, LINK_LOCAL))
+            requests.append(add_route(ipaddress.ip_network(address.ip), index=index))
+        route.call(*requests)
+        self.firewall.update(placement.sockets, add=rules(self.name))
+
+    def unplug(self, sockets: Sockets) -> None:
+        """Plan: remove the pair, and what goes with it. No error if it is gone."""
+        self.firewall.update(sockets, remove=rules(self.name))
+        try:
+            sockets.route.call(delete_link(name=self.name))
+        except NetlinkError as exc:
+            if exc.errno != errno.ENODEV:
+                raise
+
+
+def rules(name: str) -> tuple[Element, ...]:
+    """Return what the firewall has to know of a line: it lets everything through."""
+    return NetworkRules(
+        interface=name,
+        mode4="nat-unprotected",
+        mode6="nat-unprotected",
+        masquerade=False,
+    ).elements()
+
+
+def open_network(sockets: Sockets, firewall: Firewall, network: NetworkInfo) -> None:
+    """Plan: have the host forward packets of the network's families."""
+    for version in sorted({subnet.version for subnet in network.subnets}):
+        open_forwarding(sockets, firewall, version)
+
+
+def take_up(sockets: Sockets, firewall: Firewall, mark: str) -> None:
+    """Plan: tell the firewall of the lines that a controller has left behind."""
+    for message in sockets.route.dump(dump_links()):
+        link = parse_link(message)
+        if link.name.startswith(PREFIX) and link.alias.startswith(f"{mark}:"):
+            firewall.update(sockets, add=rules(link.name))
+
+
+def _ignore_advertisements(name: str) -> None:
+    """Keep what is in the sandbox from giving the host routes (CVE-2020-13401)."""
+    try:
+        sysctl.write(f"net.ipv6.conf.{name}.accept_ra", "0")
+    except KernelError as exc:
+        if exc.errno != errno.ENOENT:  # a kernel without IPv6
+            raise

@@ -1,0 +1,88 @@
+"""Servers in sandboxes that tell who is asking, and those who ask."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from ipaddress import ip_address
+
+import anyio
+from anyio.abc import SocketAttribute, SocketStream, UDPSocket
+
+import cnm
+
+#: how long a test waits for an answer that must come, and for one that must not
+PATIENCE = 5.0
+BLOCKED_AFTER = 0.15
+PORT = 80
+
+
+def plain(address: object) -> str:
+    """Return an address as text, without the prefix of mapped IPv4 addresses."""
+    return str(address).removeprefix("::ffff:")
+
+
+async def _tell(stream: SocketStream) -> None:
+    async with stream:
+        peer = stream.extra(SocketAttribute.remote_address)
+        await stream.send(plain(peer[0]).encode())
+
+
+async def _echo(udp: UDPSocket) -> None:
+    async for _, peer in udp:
+        await udp.sendto(plain(peer[0]).encode(), *peer)
+
+
+@asynccontextmanager
+async def serving(*sandboxes: cnm.Sandbox) -> AsyncIterator[None]:
+    """Serve port 80 of sandboxes, TCP and UDP: the answer is the asker's address."""
+    async with AsyncExitStack() as stack:
+        jobs: list[Callable[[], Awaitable[None]]] = []
+        for sandbox in sandboxes:
+            listener = await stack.enter_async_context(
+                await sandbox.listen_tcp(port=PORT)
+            )
+            jobs.append(partial(listener.serve, _tell))
+            echo = await stack.enter_async_context(await sandbox.udp(port=PORT))
+            jobs.append(partial(_echo, echo))
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        for job in jobs:
+            tasks.start_soon(job)
+        stack.callback(tasks.cancel_scope.cancel)
+        yield
+
+
+async def tcp(sandbox: cnm.Sandbox, to: object, timeout: float = PATIENCE) -> str:
+    """Return what a TCP server says, or ``""`` if there is no answer."""
+    with anyio.move_on_after(timeout):
+        try:
+            async with await sandbox.connect_tcp(ip_address(plain(to)), PORT) as stream:
+                return (await stream.receive()).decode()
+        except OSError:
+            return ""
+    return ""
+
+
+async def udp(sandbox: cnm.Sandbox, to: object, timeout: float = PATIENCE) -> str:
+    """Return what a UDP server says, or ``""`` if there is no answer."""
+    address = ip_address(plain(to))
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    with await sandbox.socket(family, socket.SOCK_DGRAM) as client:
+        with anyio.move_on_after(timeout):
+            try:
+                client.connect((str(address), PORT))
+                client.send(b"?")
+                await anyio.wait_readable(client)
+                return client.recv(100).decode()
+            except OSError:
+                return ""
+    return ""
+
+
+async def blocked(sandbox: cnm.Sandbox, to: object) -> bool:
+    """Tell whether neither TCP nor UDP gets an answer."""
+    return not (
+        await tcp(sandbox, to, BLOCKED_AFTER) or await udp(sandbox, to, BLOCKED_AFTER)
+    )
