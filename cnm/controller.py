@@ -33,7 +33,7 @@ from .sandbox import Sandbox
 from .services import Services
 from .store import MemoryStore, Store
 from .types import JSON, AddressPool, IPAddress, IPNetwork
-from .validation import Faults, address_pool, shown
+from .validation import Faults, absolute_path, address_pool, shown
 
 E = TypeVar("E", bound=Event)
 _logger = logging.getLogger(__name__)
@@ -87,8 +87,13 @@ class Controller(anyio.AsyncContextManagerMixin):
             )
         if store is not None and not isinstance(store, Store):
             faults.add(f"store: expected a Store, not {shown(store)}")
-        if netns is not None and not (isinstance(netns, str) and netns[:1] == "/"):
-            faults.add(f"netns: expected an absolute path, not {shown(netns)}")
+        if netns is not None:
+            faults.parse("netns", absolute_path, netns)
+        if not isinstance(run_dir, (str, os.PathLike, type(None))):
+            faults.add(f"run_dir: expected a path, not {shown(run_dir)}")
+        for what, given in (("drivers", drivers), ("ipam_drivers", ipam_drivers)):
+            if not isinstance(given or {}, Mapping):
+                faults.add(f"{what}: expected a mapping, not {shown(given)}")
         pools = None
         if address_pools is not None:
             pools = faults.each("address_pools", address_pool, address_pools)

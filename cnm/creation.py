@@ -84,7 +84,7 @@ async def create_network(services: Services, request: NetworkRequest) -> Network
         rollback.push(services.handle, driver, NetworkDeleted(network=info))
         record = network_record(info, state)
         await services.store.transaction(Put(NETWORK + info.id, record))
-    services.own_links.update(dict.fromkeys(state.links, info.id))
+    services.routes.disregard(*state.links)
     return Network(services, driver, info, state)
 
 

@@ -359,8 +359,7 @@ class Network:
                 raise
             self._services.networks.remove(self)
             self._services.reaper.want(singly=True)
-            for index in self._state.links:
-                self._services.own_links.pop(index, None)
+            self._services.routes.regard(*self._state.links)
             self._services.bus.publish(NetworkDeleted(network=self._info))
         if failures:
             raise TeardownError(f"removing network {self.name!r}", failures)

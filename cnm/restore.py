@@ -81,7 +81,7 @@ async def _restore_network(services: Services, value: Mapping[str, JSON]) -> Non
         info = replace(info, driver_state=frozen(state.state))
         record = network_record(info, state)
         await services.store.transaction(Put(NETWORK + info.id, record))
-    services.own_links.update(dict.fromkeys(state.links, info.id))
+    services.routes.disregard(*state.links)
     with services.networks.reserve(info.name):
         services.networks.add(Network(services, driver, info, state))
 

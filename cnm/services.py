@@ -37,7 +37,6 @@ class Services:
     :ivar name: the controller's name
     :ivar run_dir: directory of its namespaces and files
     :ivar joins: how many endpoints have been joined so far
-    :ivar own_links: links of our networks in the controller's namespace, by index
     :ivar ephemeral: whether what it makes goes when it stops
     """
 
@@ -59,7 +58,6 @@ class Services:
     networks: Directory[Network]
     sandboxes: Directory[Sandbox]
     capabilities: dict[str, Capability] = field(default_factory=dict)
-    own_links: dict[int, str] = field(default_factory=dict)
     joins: int = 0
 
     @property
@@ -152,9 +150,8 @@ class Services:
         return Surroundings(address_pools=self.address_pools, exclude=exclude)
 
     def _occupied(self, sockets: Sockets) -> tuple[IPNetwork, ...]:
-        ignore = self.own_links.keys()
         return (
-            *self.routes.networks(4, ignore=ignore),
-            *self.routes.networks(6, ignore=ignore),
+            *self.routes.networks(4),
+            *self.routes.networks(6),
             *name_servers(),
         )

@@ -253,6 +253,21 @@ def hostname(value: object) -> str:
     return string
 
 
+def alias(value: object) -> str:
+    """Check a further name of an endpoint."""
+    string = hostname(value)
+    if not string:
+        raise ValueError("expected a name, not ''")
+    return string
+
+
+def absolute_path(value: object) -> str:
+    """Check an absolute path."""
+    if not isinstance(value, str) or value[:1] != "/" or "\0" in value:
+        raise ValueError(f"expected an absolute path, not {shown(value)}")
+    return value
+
+
 def dns_option(value: object) -> str:
     """Check an option or a search domain of resolv.conf."""
     string = text(value)

@@ -23,7 +23,6 @@ from .routes import (
 from .wire import LINK, NLM_F_APPEND, NLM_F_REPLACE
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
     from types import TracebackType
 
     from ..types import IPNetwork
@@ -50,7 +49,8 @@ class HostRoutes:
         # by the index of the link, because an IPv4 route goes without a message when
         # its link goes down
         self._routes: defaultdict[int, set[KernelRoute]] = defaultdict(set)
-        self._networks: dict[int, tuple[tuple[IPNetwork, int], ...]] = {}
+        self._disregarded: set[int] = set()
+        self._networks: dict[int, tuple[IPNetwork, ...]] = {}
         self._dumps = NetlinkSocket()
         self._events = NetlinkSocket()
         try:
@@ -77,9 +77,19 @@ class HostRoutes:
         self._events.close()
         self._dumps.close()
 
-    def networks(
-        self, version: int, *, ignore: Collection[int] = ()
-    ) -> tuple[IPNetwork, ...]:
+    def disregard(self, *indexes: int) -> None:
+        """Leave out routes that lead to some links, from now on."""
+        with self._lock:
+            self._disregarded.update(indexes)
+            self._forget_selection(*indexes)
+
+    def regard(self, *indexes: int) -> None:
+        """Undo :meth:`disregard`."""
+        with self._lock:
+            self._disregarded.difference_update(indexes)
+            self._forget_selection(*indexes)
+
+    def networks(self, version: int) -> tuple[IPNetwork, ...]:
         """Return the destinations of the host's routes, as of now.
 
         Left out are default routes, link-local and multicast destinations, and what
@@ -87,14 +97,20 @@ class HostRoutes:
         /8 (IPv4) or a /16 (IPv6).
 
         :param version: 4 or 6
-        :param ignore: indexes of links; routes that lead to them are left out
         """
         with self._lock:
             self._catch_up()
             if not self._networks:
                 self._networks = {version: self._select(version) for version in (4, 6)}
-            known = self._networks[version]
-        return tuple(network for network, index in known if index not in ignore)
+            return self._networks[version]
+
+    def _forget_selection(self, *indexes: int) -> None:
+        if any(self._routes.get(index) for index in indexes):
+            self._networks = {}
+
+    def _changed(self, index: int) -> None:
+        if index not in self._disregarded:
+            self._networks = {}
 
     def _catch_up(self) -> None:
         try:
@@ -130,14 +146,14 @@ class HostRoutes:
             index: int = LINK.unpack_from(message.body)[2]
             if index in self._routes and not parse_link(message).up:
                 del self._routes[index]
-                self._networks = {}
+                self._changed(index)
         return True
 
     def _apply_route(self, message: Message) -> bool:
         route = parse_route(message)
         if not _counts(route):
             return True
-        self._networks = {}
+        self._changed(route.index)
         same_link = self._routes[route.index]
         if message.kind == RTM_NEWROUTE:
             same_link.add(route)
@@ -148,19 +164,19 @@ class HostRoutes:
         # it may have been one next hop of a route that has several
         return known or not self._routes.get(_SEVERAL_LINKS)
 
-    def _select(self, version: int) -> tuple[tuple[IPNetwork, int], ...]:
+    def _select(self, version: int) -> tuple[IPNetwork, ...]:
         found = {
-            (route.destination, index)
+            route.destination
             for index, routes in self._routes.items()
+            if index not in self._disregarded
             for route in routes
             if route.destination.version == version
         }
         return tuple(sorted(found, key=_order))
 
 
-def _order(found: tuple[IPNetwork, int]) -> tuple[int, int, int]:
-    network, index = found
-    return int(network.network_address), network.prefixlen, index
+def _order(network: IPNetwork) -> tuple[int, int]:
+    return int(network.network_address), network.prefixlen
 
 
 def _counts(route: KernelRoute) -> bool:

@@ -78,7 +78,7 @@ def endpoint_request(
         address6=_address(faults, "address6", address6, 6),
         mac="" if mac == "" else faults.parse("mac", check.mac_address, mac) or "",
         link_local=faults.each("link_local", check.link_local, link_local),
-        aliases=faults.each("aliases", check.hostname, aliases),
+        aliases=faults.each("aliases", check.alias, aliases),
         labels=faults.mapping("labels", check.text, labels),
         options=rest,
         gateway_priority=faults.parse(

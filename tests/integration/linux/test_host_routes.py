@@ -43,8 +43,12 @@ def routes(host: Namespace) -> Iterator[HostRoutes]:
         yield found
 
 
-def known(routes: HostRoutes, version: int = 4, *ignore: int) -> list[str]:
-    return [str(it) for it in routes.networks(version, ignore=ignore)]
+def known(routes: HostRoutes, version: int = 4, *disregarded: int) -> list[str]:
+    routes.disregard(*disregarded)
+    try:
+        return [str(it) for it in routes.networks(version)]
+    finally:
+        routes.regard(*disregarded)
 
 
 def test_what_is_there_at_first(routes: HostRoutes) -> None:
