@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import os
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -24,6 +25,15 @@ BACKENDS = [
 def pytest_configure(config: pytest.Config) -> None:
     """Leave the machine's network alone."""
     private_host()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makeitem(
+    collector: pytest.Module | pytest.Class, name: str, obj: object
+) -> None:
+    """Have every async test run on every backend."""
+    if inspect.iscoroutinefunction(obj) and collector.istestfunction(obj, name):
+        pytest.mark.anyio(obj)
 
 
 @pytest.fixture(params=BACKENDS)
