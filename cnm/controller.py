@@ -121,8 +121,6 @@ class Controller(anyio.AsyncContextManagerMixin):
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
-        if self._running is not None:
-            raise ForbiddenError(f"controller {self._name!r} is running already")
         error: BaseException | None = None
         failures: list[Exception] = []
         async with AsyncExitStack() as stack:

@@ -7,6 +7,8 @@ import fcntl
 import logging
 import os
 import socket
+import stat
+import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
@@ -74,8 +76,15 @@ class Settings:
 def _default_run_dir() -> str:
     if os.access("/run", os.W_OK):
         return "/run/cnm"
-    base = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/cnm-{os.getuid()}"
-    return f"{base}/cnm"
+    if base := os.environ.get("XDG_RUNTIME_DIR"):
+        return f"{base}/cnm"
+    base = f"{tempfile.gettempdir()}/cnm-{os.getuid()}"
+    os.makedirs(base, mode=0o700, exist_ok=True)
+    status = os.lstat(base)
+    # anybody may have made it, in a directory that all can write to
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise KernelError(errno.EPERM, f"use {base}", "it belongs to somebody else")
+    return base
 
 
 def _claim(settings: Settings) -> tuple[str, int]:
@@ -96,10 +105,16 @@ def _claim(settings: Settings) -> tuple[str, int]:
     while True:
         lock = _lock(directory, settings.name)
         # whoever stopped meanwhile has removed the file that is locked here
-        if os.path.exists(f"{directory}/lock"):
-            break
+        if _is_same_file(lock, f"{directory}/lock"):
+            return directory, lock
         os.close(lock)
-    return directory, lock
+
+
+def _is_same_file(descriptor: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _lock(directory: str, name: str) -> int:
@@ -154,10 +169,12 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Services:
     """
     await anyio.to_thread.run_sync(require_capabilities, "run a controller")
     directory, lock = await anyio.to_thread.run_sync(_claim, settings)
-    stack.push_async_callback(anyio.to_thread.run_sync, _unclaim, directory, lock)
+    stack.push_async_callback(
+        _shielded, anyio.to_thread.run_sync, _unclaim, directory, lock
+    )
     kernel = await stack.enter_async_context(Kernel(settings.netns))
     await settings.store.open()
-    stack.push_async_callback(settings.store.close)
+    stack.push_async_callback(_shielded, settings.store.close)
     drivers = DriverRegistry(NetworkDriver, settings.drivers)
     ipam_drivers = DriverRegistry(IPAMDriver, settings.ipam_drivers)
     observers = DriverRegistry(Observer)
@@ -192,6 +209,12 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Services:
     stack.callback(services.bus.close)
     await restore(services)
     return services
+
+
+async def _shielded(work: Callable[..., Awaitable[object]], *args: object) -> None:
+    """Do something even if the controller is left by cancellation."""
+    with anyio.CancelScope(shield=True):
+        await work(*args)
 
 
 async def start_tasks(services: Services, tasks: TaskGroup) -> None:

@@ -8,7 +8,6 @@ import cnm
 import cnm.driver
 import cnm.firewall
 import cnm.linux
-import cnm.options
 
 if TYPE_CHECKING:
     from docutils.nodes import Element, TextElement
@@ -35,16 +34,20 @@ python_use_unqualified_type_names = True
 maximum_signature_line_length = 72
 
 # Everything that is documented, by name; the first module of these is its home.
-_PUBLIC = (cnm, cnm.driver, cnm.linux, cnm.firewall, cnm.options)
+_PUBLIC = (cnm, cnm.driver, cnm.linux, cnm.firewall)
 # Annotations name these by where they are defined.
-_ALIASES = {"JSON", "IPAddress", "IPNetwork", "IPInterface"}
+_ALIASES = {"JSON", "IPAddress", "IPNetwork", "IPInterface", "Mode"}
 # Parts of signatures that have no documentation of their own.
-_UNDOCUMENTED = {"E", "E_co", "Command", "Hook", "P", "R", "R_co", "T", "Services"}
+_UNDOCUMENTED = {"Command", "Set", "Verdict", "_Kept"}
+# The module cnm.driver has these, too.
+_OPTIONS = {"Option", "parse_options"}
 
 
 def _home(name: str) -> str:
+    if name in _OPTIONS:
+        return "cnm.options"
     for module in _PUBLIC:
-        if name in getattr(module, "__all__", vars(module)):
+        if name in module.__all__:
             return module.__name__
     return ""
 

@@ -53,7 +53,7 @@ async def test_used_twice_and_again() -> None:
     assert repr(controller) == "<Controller 'mine', not running>"
     for _ in range(2):
         async with controller:
-            with pytest.raises(cnm.ForbiddenError, match="'mine' is running already"):
+            with pytest.raises(RuntimeError, match="has already been entered"):
                 async with controller:
                     pass
             await controller.create_network("front")
