@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv6Interface
+from typing import cast
 
 from .errors import InvalidError, NoAvailableAddress
 from .events import (
@@ -14,7 +16,7 @@ from .events import (
     PoolRequested,
 )
 from .plugins import Driver
-from .requests import NetworkRequest
+from .requests import EndpointRequest, NetworkRequest
 from .rollback import Rollback
 from .types import (
     Address,
@@ -203,6 +205,27 @@ async def request_address(
             f"{network.name} ({network.id[:12]})"
         )
     return None
+
+
+async def request_addresses(
+    ipam: Driver,
+    network: NetworkInfo,
+    owner: str,
+    request: EndpointRequest,
+    rollback: Rollback,
+) -> tuple[IPv4Interface | None, IPv6Interface | None]:
+    """Get an address of each family for an endpoint, as :func:`request_address`."""
+    found: list[IPInterface | None] = []
+    for version, wanted in ((4, request.address), (6, request.address6)):
+        if version == 6 and request.refuses_ipv6:
+            found.append(None)
+            continue
+        found.append(
+            await request_address(
+                ipam, network, version, owner, wanted, rollback, request.mac
+            )
+        )
+    return cast("tuple[IPv4Interface | None, IPv6Interface | None]", tuple(found))
 
 
 async def release_addresses(

@@ -204,7 +204,7 @@ class Endpoint:
             self._leaving = False
             sandbox.attach(self)
         services.bus.publish(joined)
-        self._announce(join)
+        services.announce(info, join)
 
     async def _place(self, sandbox: Sandbox, name: str, join: JoinInfo) -> Attachment:
         info = self._info
@@ -259,19 +259,6 @@ class Endpoint:
             connected6=attachment.connected6 if attachment else False,
         )
 
-    def _announce(self, join: JoinInfo) -> None:
-        if not join.announce:
-            return
-        own = (self._info.address, self._info.address6)
-        self._services.announcer.announce(
-            self.id,
-            join.announce,
-            [address.ip for address in own if address is not None],
-            self.mac,
-            times=join.announcements,
-            interval=join.announce_interval,
-        )
-
     async def _undo_join(self, joined: EndpointJoined) -> None:
         left = await self.tell_left(joined.sandbox, joined.interface)
         if left is not None and left.plan is not None:
@@ -289,9 +276,7 @@ class Endpoint:
         event = EndpointLeft(endpoint=self._info, sandbox=sandbox, interface=interface)
         self._leaving = True
         try:
-            return await self._services.answer(
-                self._driver, event, LeaveInfo, NoneType
-            )
+            return await self._services.answer(self._driver, event, LeaveInfo, NoneType)
         except BaseException:
             self._leaving = False
             raise

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from ipaddress import IPv4Interface, IPv6Interface
 from types import NoneType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -36,7 +35,6 @@ from .types import (
     EndpointInfo,
     EndpointState,
     IPAddress,
-    IPInterface,
     IPNetwork,
     NetworkInfo,
     NetworkState,
@@ -217,29 +215,16 @@ class Network:
         identity = secrets.token_hex(32)
         ipam = await self._services.ipam(self._info.ipam)
         async with Rollback() as rollback:
-            found: list[IPInterface | None] = []
-            for version, wanted in ((4, request.address), (6, request.address6)):
-                if version == 6 and request.refuses_ipv6:
-                    found.append(None)
-                    continue
-                found.append(
-                    await allocation.request_address(
-                        ipam,
-                        self._info,
-                        version,
-                        identity,
-                        wanted,
-                        rollback,
-                        request.mac,
-                    )
-                )
+            address, address6 = await allocation.request_addresses(
+                ipam, self._info, identity, request, rollback
+            )
             info = EndpointInfo(
                 id=identity,
                 name=request.name,
                 network=self._info,
                 created=datetime.now(UTC),
-                address=cast("IPv4Interface | None", found[0]),
-                address6=cast("IPv6Interface | None", found[1]),
+                address=address,
+                address6=address6,
                 mac=request.mac,
                 configured_mac=request.mac,
                 link_local=request.link_local,

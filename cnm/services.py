@@ -12,7 +12,7 @@ from .bus import Bus
 from .directory import Directory
 from .dns import name_servers
 from .errors import DriverError, InvalidError, SandboxNotFound
-from .events import DriverEvent, DriverFailed, DriverLoaded
+from .events import DriverEvent, DriverFailed, DriverLoaded, JoinInfo
 from .firewall import Firewall
 from .linux import HostRoutes, Kernel, Monitor, Sockets
 from .linux.announcer import Announcer
@@ -20,7 +20,7 @@ from .linux.reaper import Reaper
 from .plugins import Driver, DriverRegistry
 from .rollback import Rollback
 from .store import Store
-from .types import AddressPool, Capability, IPNetwork
+from .types import AddressPool, Capability, EndpointInfo, IPNetwork
 from .validation import shown
 
 if TYPE_CHECKING:
@@ -143,6 +143,20 @@ class Services:
                 DriverFailed(driver=driver.name, event=event, error=str(error))
             )
             raise error
+
+    def announce(self, endpoint: EndpointInfo, join: JoinInfo) -> None:
+        """Announce the addresses of an endpoint that has joined."""
+        if not join.announce:
+            return
+        own = (endpoint.address, endpoint.address6)
+        self.announcer.announce(
+            endpoint.id,
+            join.announce,
+            [address.ip for address in own if address is not None],
+            endpoint.mac,
+            times=join.announcements,
+            interval=join.announce_interval,
+        )
 
     async def surroundings(self) -> Surroundings:
         """Find out what a subnet must not overlap."""

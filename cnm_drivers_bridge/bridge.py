@@ -17,6 +17,7 @@ from cnm.driver import (
 )
 from cnm.firewall import Firewall, NetworkRules, open_forwarding
 from cnm.linux import (
+    BRIDGE_GROUP,
     REAP_SINGLY_GROUP,
     Link,
     Sockets,
@@ -129,7 +130,11 @@ def _make(
     index = choose_index()
     # with an address of its own, a bridge keeps it when ports come and go
     mac = options.mac or "02:" + secrets.token_bytes(5).hex(":")
-    sockets.route.call(add_bridge(bridge.name, index=index, mac=mac, mtu=options.mtu))
+    sockets.route.call(
+        add_bridge(
+            bridge.name, index=index, mac=mac, mtu=options.mtu, group=BRIDGE_GROUP
+        )
+    )
     try:
         _settle_ipv6(bridge.name, network, options)
         wanted = addresses(network, options)

@@ -82,11 +82,15 @@ class Port:
 
     def _forget(self, sockets: Sockets) -> bool:
         """Free the name, if a port that was unplugged is still to be reaped."""
-        old = parse_link(sockets.route.call(get_link(name=self.name))[0])
-        if old.group != REAP_GROUP:
-            return False
-        # without the mark, its end is not taken for that of the new one
-        sockets.route.call(set_link(old.index, rename=f"cnm{old.index}", alias=""))
+        try:
+            old = parse_link(sockets.route.call(get_link(name=self.name))[0])
+            if old.group != REAP_GROUP:
+                return False
+            # without the mark, its end is not taken for that of the new one
+            sockets.route.call(set_link(old.index, rename=f"cnm{old.index}", alias=""))
+        except NetlinkError as exc:
+            if exc.errno != errno.ENODEV:  # the reaper may come first
+                raise
         return True
 
     def unplug(self, sockets: Sockets) -> None:

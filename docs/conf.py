@@ -38,7 +38,7 @@ _PUBLIC = (cnm, cnm.driver, cnm.linux, cnm.firewall)
 # Annotations name these by where they are defined.
 _ALIASES = {"JSON", "IPAddress", "IPNetwork", "IPInterface", "Mode"}
 # Parts of signatures that have no documentation of their own.
-_UNDOCUMENTED = {"Command", "Set", "Verdict", "_Kept"}
+_UNDOCUMENTED = {"Command", "E", "E_co", "Hook", "R_co", "Set", "T", "Verdict", "_Kept"}
 # The module cnm.driver has these, too.
 _OPTIONS = {"Option", "parse_options"}
 

@@ -30,9 +30,9 @@ class ResolvConf:
             words = line.split()
             if not words or words[0][0] in "#;":
                 continue
-            if words[0] == "nameserver" and len(words) > 1:
+            if words[0] == "nameserver":
                 try:
-                    servers.append(ipaddress.ip_address(words[1]))
+                    servers.append(ipaddress.ip_address("".join(words[1:2])))
                 except ValueError:
                     continue
             elif words[0] in ("search", "domain"):

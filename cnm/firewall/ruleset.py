@@ -23,6 +23,7 @@ directly has never been translated, so no port needs a rule of its own.
 
 from __future__ import annotations
 
+from ..linux.links import BRIDGE_GROUP
 from ..linux.nftables import (
     ACCEPT,
     DROP,
@@ -177,6 +178,12 @@ def _add_forwarding(batch: Batch) -> None:
     batch.add_rule(_FORWARD, _IPV6_ONLY, ex.verdict_map(ex.OUTPUT, ENTERING6))
     batch.add_rule(_FORWARD, _FROM_BRIDGE, _ACCEPT)
     batch.add_rule(_FORWARD, _TO_BRIDGE, _ACCEPT)
+    # What is closed is closed for strangers: not for other controllers, nor for what
+    # stays on a bridge of somebody else's, which br_netfilter sends by here.
+    for group in (ex.INPUT_GROUP, ex.OUTPUT_GROUP):
+        batch.add_rule(_FORWARD, ex.equal(group, BRIDGE_GROUP), _ACCEPT)
+    bridged = ex.equal(ex.INPUT_KIND, "bridge"), ex.equal(ex.OUTPUT_KIND, "bridge")
+    batch.add_rule(_FORWARD, *bridged, _ACCEPT)
     batch.add_rule(_FORWARD, ex.member(ex.NETWORK_PROTOCOL, CLOSED), _DROP)
 
 

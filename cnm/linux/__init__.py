@@ -19,6 +19,7 @@ from .addresses import (
 from .host_routes import HostRoutes
 from .kernel import Kernel, Placement, SandboxSockets, Sockets
 from .links import (
+    BRIDGE_GROUP,
     REAP_GROUP,
     REAP_SINGLY_GROUP,
     Link,
@@ -53,10 +54,6 @@ from .routes import (
 )
 
 __all__ = [
-    "NETLINK_NETFILTER",
-    "NETLINK_ROUTE",
-    "REAP_GROUP",
-    "REAP_SINGLY_GROUP",
     "HostRoutes",
     "Kernel",
     "KernelRoute",
@@ -65,9 +62,14 @@ __all__ = [
     "LinkGone",
     "Message",
     "Monitor",
+    "BRIDGE_GROUP",
+    "NETLINK_NETFILTER",
+    "NETLINK_ROUTE",
     "NetlinkSocket",
     "Overrun",
     "Placement",
+    "REAP_GROUP",
+    "REAP_SINGLY_GROUP",
     "Request",
     "SandboxSockets",
     "Sockets",
@@ -88,9 +90,9 @@ __all__ = [
     "dump_routes",
     "get_link",
     "link_local_address",
+    "namespaces",
     "parse_address",
     "parse_link",
-    "namespaces",
     "parse_route",
     "set_bridge_port",
     "set_fdb",

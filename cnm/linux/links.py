@@ -39,6 +39,8 @@ REAP_GROUP = 0x636E6D52
 #: The same for bridges ("cnmS"): each takes 16 ms under the lock that all network
 #: configuration shares (rcu_barrier in br_multicast_dev_del), so they go one by one.
 REAP_SINGLY_GROUP = 0x636E6D53
+#: Device group of bridges that a controller has made ("cnmB"), whichever it is.
+BRIDGE_GROUP = 0x636E6D42
 
 RTM_NEWLINK = 16
 RTM_DELLINK = 17

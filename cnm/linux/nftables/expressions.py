@@ -42,6 +42,10 @@ _NFT_META_IIFNAME = 6
 _NFT_META_OIFNAME = 7
 _NFT_META_NFPROTO = 15
 _NFT_META_L4PROTO = 16
+_NFT_META_IIFGROUP = 21
+_NFT_META_OIFGROUP = 22
+_NFT_META_IIFKIND = 26
+_NFT_META_OIFKIND = 27
 _NETWORK_HEADER = 1
 _TRANSPORT_HEADER = 2
 _NFT_CT_STATE = 0
@@ -123,6 +127,12 @@ def _load_address_type(register: int) -> bytes:
 #: the interface by which a packet came in, or will leave
 INPUT = Field(INTERFACE, _meta(_NFT_META_IIFNAME))
 OUTPUT = Field(INTERFACE, _meta(_NFT_META_OIFNAME))
+#: device groups of the links
+INPUT_GROUP = Field(MARK, _meta(_NFT_META_IIFGROUP))
+OUTPUT_GROUP = Field(MARK, _meta(_NFT_META_OIFGROUP))
+#: kinds of the links, ``"bridge"`` for example
+INPUT_KIND = Field(INTERFACE, _meta(_NFT_META_IIFKIND))
+OUTPUT_KIND = Field(INTERFACE, _meta(_NFT_META_OIFKIND))
 #: ``"ipv4"`` or ``"ipv6"``
 NETWORK_PROTOCOL = Field(FAMILY, _meta(_NFT_META_NFPROTO))
 TRANSPORT_PROTOCOL = Field(PROTOCOL, _meta(_NFT_META_L4PROTO))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -120,15 +119,3 @@ class FailingStore(MemoryStore):
             raise StoreError("disk full")
         await super().transaction(*changes)
         self.transactions.append(changes)
-
-
-class Interruption:
-    """Cancels a scope at its n-th checkpoint, by way of the calls that pass through."""
-
-    @staticmethod
-    async def after(checkpoints: int, scope: anyio.CancelScope) -> None:
-        """Let other tasks take some steps, then cancel."""
-        with suppress(ValueError):
-            for _ in range(checkpoints):
-                await anyio.lowlevel.checkpoint()
-        scope.cancel()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -11,50 +13,48 @@ import cnm
 from cnm import Controller
 from cnm.linux import NetlinkSocket, dump_routes, namespaces, parse_route
 
-from ..lab import Namespace
+from ..lab import Namespace, in_thread
 from .fakes import FailingStore
 from .traffic import serving, tcp
 
+RT_TABLE_MAIN = 254  # include/uapi/linux/rtnetlink.h
+
+
+def _gateways(version: int) -> list[str]:
+    """Return the gateways of the default routes of the thread's namespace."""
+    with NetlinkSocket() as route:
+        parsed = [parse_route(m) for m in route.dump(dump_routes(version))]
+    return [
+        str(route.via)
+        for route in parsed
+        if not route.destination.prefixlen
+        and route.table == RT_TABLE_MAIN
+        and route.via
+    ]
 
 
 async def defaults(sandbox: cnm.Sandbox) -> dict[int, str]:
     """Return the gateways of the default routes that the kernel has, by family."""
+    netns = namespaces.open_namespace(sandbox.key)
+
+    def inside(version: int) -> list[str]:
+        namespaces.enter(netns)
+        return _gateways(version)
+
     found = {}
-    for version, family in ((4, 2), (6, 10)):
-        probe = await sandbox.socket(family, 2)
-        probe.close()
-        for route in _routes(sandbox.key, version):
-            assert version not in found, "several default routes"
-            found[version] = route
+    try:
+        for version in (4, 6):
+            for gateway in in_thread(partial(inside, version)):
+                assert version not in found, "several default routes"
+                found[version] = gateway
+    finally:
+        os.close(netns)
     return found
 
 
-def _routes(key: str, version: int) -> list[str]:
-    def dump() -> list[str]:
-        with NetlinkSocket() as route:
-            parsed = [parse_route(m) for m in route.dump(dump_routes(version))]
-            return [
-                str(r.via)
-                for r in parsed
-                if not r.destination.prefixlen and r.table == 254 and r.via
-            ]
-
-    from ..lab import in_thread
-
-    def inside() -> list[str]:
-        import os
-
-        netns = namespaces.open_namespace(key)
-        try:
-            namespaces.enter(netns)
-        finally:
-            os.close(netns)
-        return dump()
-
-    return in_thread(inside)
-
-
-async def networks(controller: Controller, **kinds: dict[str, object]) -> list[cnm.Network]:
+async def networks(
+    controller: Controller, **kinds: dict[str, object]
+) -> list[cnm.Network]:
     """Create networks 10.1.0.0/24, 10.2.0.0/24 and so on."""
     made = []
     for number, (name, options) in enumerate(kinds.items(), start=1):

@@ -1,5 +1,7 @@
 """libnetwork's acceptance tests of the model: names, rules, typed errors."""
 
+# ruff: noqa: ASYNC240 - tests may block
+
 from __future__ import annotations
 
 import os
@@ -168,7 +170,7 @@ async def test_configuration_networks(controller: Controller) -> None:
         {"ipam_options": {"serial": True}},
     ):
         with pytest.raises(cnm.ForbiddenError, match="user-specified"):
-            await controller.create_network("net", config_from="conf", **more)  # type: ignore[arg-type]
+            await controller.create_network("net", config_from="conf", **more)
     with pytest.raises(cnm.ForbiddenError, match="driver options"):
         await controller.create_network("n", config_from="conf", options={"mtu": 1280})
     with pytest.raises(cnm.NetworkNotFound, match="no configuration network"):
@@ -230,7 +232,7 @@ async def test_failing_driver_gives_addresses_back() -> None:
         fake.fail.clear()
         network = await controller.create_network("net", "fake", subnets=SUBNET)
         fake.fail["endpoint.created"] = RuntimeError("no")
-        with pytest.raises(cnm.DriverError, match="endpoint.created: no"):
+        with pytest.raises(cnm.DriverError, match=r"endpoint.created: no"):
             await network.create_endpoint("ep", address="10.9.0.9")
         fake.fail.clear()
         endpoint = await network.create_endpoint("ep", address="10.9.0.9")
@@ -260,7 +262,7 @@ async def test_lookup_of_sandboxes_and_endpoints(controller: Controller) -> None
     assert network.endpoint("web") is network.endpoint(endpoint.id[:20]) is endpoint
     assert (sandbox.labels, endpoint.labels) == ({"tier": "1"}, {"a": "b"})
     assert endpoint.aliases == ("www",)
-    with pytest.raises(cnm.EndpointNotFound, match="in network|not found"):
+    with pytest.raises(cnm.EndpointNotFound, match=r"in network|not found"):
         network.endpoint("nothing")
     with pytest.raises(cnm.SandboxNotFound):
         controller.sandbox("nothing")

@@ -1,5 +1,7 @@
 """Sandboxes: processes, sockets, files, adopted namespaces, removal."""
 
+# ruff: noqa: ASYNC230, ASYNC240 - tests may block
+
 from __future__ import annotations
 
 import os
@@ -7,13 +9,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import anyio
 import pytest
 
 import cnm
 from cnm import Controller
-from cnm.linux import dump_addresses, dump_links, dump_routes, namespaces, sysctl
+from cnm.linux import dump_addresses, dump_links, dump_routes, sysctl
 
 from ..lab import Namespace
 
@@ -111,14 +115,15 @@ async def test_sockets(controller: Controller) -> None:
         assert not plain.getblocking()
     with pytest.raises(ConnectionRefusedError, match=r"127\.0\.0\.1 port 9"):
         await sandbox.connect_tcp("127.0.0.1", 9)
-    for host, port, what in (
+    wrong: list[tuple[Any, Any, str]] = [
         ("localhost", 80, "host: invalid address 'localhost'"),
         ("127.0.0.1", 70_000, "port: expected 0 to 65535, not 70000"),
         ("127.0.0.1", "80", "port: expected"),
         (None, 80, "host: expected a string"),
-    ):
+    ]
+    for host, port, what in wrong:
         with pytest.raises(cnm.InvalidError, match=what):
-            await sandbox.connect_tcp(host, port)  # type: ignore[arg-type]
+            await sandbox.connect_tcp(host, port)
 
 
 @pytest.mark.parametrize("how", ["path", "pid"])
@@ -128,7 +133,7 @@ async def test_adopted_namespaces_are_left_as_found(
     network = await controller.create_network("front", ipv6=True)
     before = dump(container)
     settings = ("net.ipv4.conf.all.forwarding", "net.ipv6.conf.default.accept_ra")
-    values = [container.run(lambda n=name: sysctl.read(n)) for name in settings]
+    values = [container.run(partial(sysctl.read, name)) for name in settings]
     netns: str | int = f"/proc/self/fd/{container.netns}"
     process = None
     if how == "pid":
@@ -145,7 +150,7 @@ async def test_adopted_namespaces_are_left_as_found(
         await sandbox.delete()
         assert dump(container) == before
         assert [
-            container.run(lambda n=name: sysctl.read(n)) for name in settings
+            container.run(partial(sysctl.read, name)) for name in settings
         ] == values
         assert not os.path.exists(sandbox.key)
     finally:

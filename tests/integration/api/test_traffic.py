@@ -1,11 +1,14 @@
 """Traffic between sandboxes, their host, and machines outside."""
 
+# ruff: noqa: ASYNC110 - the kernel has no event for it
+
 from __future__ import annotations
 
 import ipaddress
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import anyio
 import anyio.to_thread
@@ -16,6 +19,7 @@ import cnm
 from cnm import Controller
 from cnm.linux import (
     NetlinkSocket,
+    add_address,
     add_bridge,
     choose_index,
     delete_link,
@@ -134,7 +138,7 @@ async def test_way_out_is_masqueraded(
         for own in addresses(one, network):
             for proto in ("tcp", "udp"):
                 answer = await anyio.to_thread.run_sync(
-                    lambda to=own, how=proto: ask(outside, to, 80, how, timeout=0.15)
+                    partial(ask, outside, own, 80, proto, timeout=0.15)
                 )
                 assert answer == ""
 
@@ -144,8 +148,6 @@ async def test_host_address_instead_of_masquerading(
 ) -> None:
     with NetlinkSocket() as route:
         uplink = parse_link(route.call(get_link(name="uplink"))[0]).index
-        from cnm.linux import add_address
-
         route.call(add_address(uplink, ipaddress.ip_interface("203.0.113.77/24")))
     network = await controller.create_network(
         "front", subnets=DUAL[:1], options={"host_ipv4": "203.0.113.77"}
@@ -413,7 +415,7 @@ async def test_auxiliary_default_gateway(controller: Controller) -> None:
         gateways=["10.9.0.1"],
         aux_addresses={"DefaultGatewayIPv4": "10.9.0.254", "printer": "10.9.0.2"},
     )
-    one, two = await pair(controller, network)
+    one, _ = await pair(controller, network)
     assert addresses(one, network) == ["10.9.0.3"]
     routes = (await one.run(["cat", "/proc/net/route"])).stdout.decode().split("\n")
     default = next(line.split()[2] for line in routes[1:] if "\t00000000\t" in line)

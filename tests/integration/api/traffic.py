@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from ipaddress import ip_address
+from typing import Any
 
 import anyio
 from anyio.abc import SocketAttribute, SocketStream, UDPSocket
@@ -39,7 +40,7 @@ async def _echo(udp: UDPSocket) -> None:
 async def serving(*sandboxes: cnm.Sandbox) -> AsyncIterator[None]:
     """Serve port 80 of sandboxes, TCP and UDP: the answer is the asker's address."""
     async with AsyncExitStack() as stack:
-        jobs: list[Callable[[], Awaitable[None]]] = []
+        jobs: list[Callable[[], Coroutine[Any, Any, None]]] = []
         for sandbox in sandboxes:
             listener = await stack.enter_async_context(
                 await sandbox.listen_tcp(port=PORT)

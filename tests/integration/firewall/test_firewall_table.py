@@ -79,7 +79,7 @@ def test_a_table_has_the_rule_set(host: Namespace, firewall: Firewall) -> None:
     assert sorted(it.name for it in list_sets(host.nft, "cnm")) == sorted(
         it.name for it in SETS
     )
-    assert len(list_rules(host.nft, "cnm", "forward")) == 9
+    assert len(list_rules(host.nft, "cnm", "forward")) == 12
 
 
 def test_updates_are_repeatable(host: Namespace, firewall: Firewall) -> None:

@@ -84,7 +84,7 @@ class Good:
 
 
 class NotAsync(Good):
-    @hookimpl  # type: ignore[arg-type]
+    @hookimpl  # type: ignore[type-var]
     def cnm_network_created(self, event: Event) -> None:
         return None
 
@@ -111,7 +111,7 @@ def _wrapping() -> object:
     import pluggy
 
     class Wrapping(Good):
-        @pluggy.HookimplMarker("cnm")(wrapper=True)  # type: ignore[untyped-decorator]
+        @pluggy.HookimplMarker("cnm")(wrapper=True)
         def cnm_network_created(self, event: Event) -> Any:
             return (yield)
 
@@ -205,7 +205,7 @@ async def test_two_packages_of_one_name(monkeypatch: pytest.MonkeyPatch) -> None
             with pytest.raises(DriverLoadError, match=what):
                 await registry.get(name)
         assert name in registry.refused
-    with pytest.raises(DriverNotFound, match="'goof' not found.*good") as caught:
+    with pytest.raises(DriverNotFound, match=r"'goof' not found.*good") as caught:
         await registry.get("goof")
     assert "good" in caught.value.available
     prepared: list[str] = []

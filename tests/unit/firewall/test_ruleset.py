@@ -72,6 +72,7 @@ def test_the_administrators_chain_is_empty_and_comes_first(
 
 
 def test_forwarding(rules: dict[str, list[str]]) -> None:
+    kind = b"bridge".ljust(16, b"\0").hex()
     assert rules["forward"][1:] == [
         "state bitwise neq:00000000 accept",
         "iifname oifname @same",
@@ -80,6 +81,9 @@ def test_forwarding(rules: dict[str, list[str]]) -> None:
         "nfproto eq:0a oifname @entering6",
         "iifname @bridges accept",
         "oifname @bridges accept",
+        "iifgroup eq:426d6e63 accept",
+        "oifgroup eq:426d6e63 accept",
+        f"iifkind eq:{kind} oifkind eq:{kind} accept",
         "nfproto @closed drop",
     ]
     assert rules["in_nat"] == ["status bitwise neq:00000000 accept", "drop"]

@@ -1,0 +1,152 @@
+"""Rules of the house that no type checker and no linter knows."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DRIVERS = sorted(ROOT.glob("cnm_drivers_*"))
+CORE = sorted((ROOT / "cnm").rglob("*.py"))
+ALL = [*CORE, *(path for driver in DRIVERS for path in sorted(driver.rglob("*.py")))]
+
+#: The modules and packages of cnm, from the bottom; an import only goes down.
+LEVELS = (
+    ("types", "errors", "workers"),
+    ("validation", "rollback", "linux"),
+    ("options", "firewall", "requests"),
+    ("events", "hookspecs", "records", "gateways", "directory", "dns"),
+    ("plugins", "bus", "store", "ipam"),
+    ("allocation", "interfaces"),
+    ("services",),
+    ("endpoint",),
+    ("network", "sandbox", "sandbox_io"),
+    ("creation", "restore"),
+    ("lifecycle",),
+    ("controller",),
+    ("driver", "testing"),
+    ("__init__", "__main__"),
+)
+LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
+#: Who may import what is not ours.
+FOREIGN = {
+    "pluggy": {"hookspecs", "plugins"},
+    "netaddr": {"ipam"},
+    "pyroute2": {"linux"},
+}
+KITS = {"cnm.driver", "cnm.options", "cnm.linux", "cnm.firewall"}
+
+
+def part(path: Path) -> str:
+    """Return the module or package of cnm that a file belongs to."""
+    return path.relative_to(ROOT / "cnm").parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Return the absolute names of the modules that a file imports at run time."""
+    package = list(path.relative_to(ROOT).parent.parts)
+    pending: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+        pending.extend(ast.iter_child_nodes(node))
+
+
+def named(paths: list[Path]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(
+        "path", paths, ids=[str(path.relative_to(ROOT)) for path in paths]
+    )
+
+
+@named(CORE)
+def test_imports_go_down(path: Path) -> None:
+    own = part(path)
+    for module in imports(path):
+        words = module.split(".")
+        if words[0] == "cnm" and len(words) > 1 and words[1] in LEVEL:
+            other = words[1]
+            assert other == own or LEVEL[other] <= LEVEL[own], module
+        assert not words[0].startswith("cnm_drivers"), module
+        assert own in FOREIGN.get(words[0], {own}), module
+
+
+def test_no_circles_within_a_level() -> None:
+    graph: dict[str, set[str]] = {name: set() for name in LEVEL}
+    for path in CORE:
+        used = {m.split(".")[1] for m in imports(path) if m.startswith("cnm.")}
+        graph[part(path)] |= used & LEVEL.keys() - {part(path)}
+    while free := [name for name, used in graph.items() if not used]:
+        for name in free:
+            del graph[name]
+        for used in graph.values():
+            used.difference_update(free)
+    assert graph == {}
+
+
+@named([path for path in ALL if path not in CORE])
+def test_drivers_import_the_kits_only(path: Path) -> None:
+    own = path.relative_to(ROOT).parts[0]
+    for module in imports(path):
+        words = module.split(".")
+        assert not words[0].startswith("cnm_drivers") or words[0] == own, module
+        assert words[0] not in FOREIGN, module
+        if words[0] == "cnm" and len(words) > 1:
+            assert ".".join(words[:2]) in KITS, module
+
+
+@named(ALL)
+def test_files(path: Path) -> None:
+    content = path.read_text(encoding="utf-8")
+    assert content.count("\n") <= 400, "a file of its own for a part of it?"
+    for word in ("/work/", "issue #", "prototype", "TODO", "FIXME"):
+        assert word not in content
+
+
+@named([path for path in ALL if "__all__" in path.read_text(encoding="utf-8")])
+def test_what_is_exported(path: Path) -> None:
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    module = importlib.import_module(name.removesuffix(".__init__"))
+    exported = module.__all__
+    assert exported == sorted(set(exported))
+    assert [word for word in exported if not hasattr(module, word)] == []
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    public = {
+        (alias.asname or alias.name)
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.level
+        for alias in node.names
+        if not (alias.asname or alias.name).startswith("_")
+    }
+    if path.name == "__init__.py" and path.parent.name in ("cnm", "linux"):
+        assert public <= set(exported)
+
+
+@pytest.mark.parametrize("package", ["cnm", *(path.name for path in DRIVERS)])
+def test_packages_are_typed(package: str) -> None:
+    assert (ROOT / package / "py.typed").exists()
+
+
+def test_importing_cnm_is_cheap() -> None:
+    """What takes long to import is imported when it is needed."""
+    import subprocess
+    import sys
+
+    heavy = "{'netaddr', 'pyroute2', 'trio', 'sqlite3', 'cnm_drivers_bridge'}"
+    program = f"import sys, cnm; print(sorted({heavy} & sys.modules.keys()))"
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=True
+    )
+    loaded = ast.literal_eval(result.stdout.decode())
+    assert set(loaded) <= {"sqlite3"}
