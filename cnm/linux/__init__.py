@@ -54,6 +54,7 @@ from .routes import (
 )
 
 __all__ = [
+    "BRIDGE_GROUP",
     "HostRoutes",
     "Kernel",
     "KernelRoute",
@@ -62,7 +63,6 @@ __all__ = [
     "LinkGone",
     "Message",
     "Monitor",
-    "BRIDGE_GROUP",
     "NETLINK_NETFILTER",
     "NETLINK_ROUTE",
     "NetlinkSocket",

@@ -17,6 +17,7 @@ from cnm.driver import (
 )
 from cnm.firewall import Element, Firewall, NetworkRules, open_forwarding
 from cnm.linux import (
+    BRIDGE_GROUP,
     Placement,
     Sockets,
     add_address,
@@ -90,6 +91,8 @@ class Line:
                 peer_netns=placement.netns,
                 peer_mac=self.mac,
                 mtu=self.mtu,
+                # by this group, other controllers know that it is cnm's
+                group=BRIDGE_GROUP,
                 up=False,
             )
         )
