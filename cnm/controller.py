@@ -258,15 +258,15 @@ class Controller(anyio.AsyncContextManagerMixin):
             subnets=subnets,
             gateways=gateways,
             ip_ranges=ip_ranges,
-            aux_addresses=aux_addresses or {},
+            aux_addresses={} if aux_addresses is None else aux_addresses,
             ipam=ipam,
-            ipam_options=ipam_options or {},
+            ipam_options={} if ipam_options is None else ipam_options,
             internal=internal,
             attachable=attachable,
             ipv4=ipv4,
             ipv6=ipv6,
-            labels=labels or {},
-            options=options or {},
+            labels={} if labels is None else labels,
+            options={} if options is None else options,
             config_only=config_only,
             config_from=config_from,
         )
@@ -329,9 +329,9 @@ class Controller(anyio.AsyncContextManagerMixin):
             dns=dns,
             dns_search=dns_search,
             dns_options=dns_options,
-            extra_hosts=extra_hosts or {},
+            extra_hosts={} if extra_hosts is None else extra_hosts,
             netns=netns,
-            labels=labels or {},
+            labels={} if labels is None else labels,
         )
         with services.sandboxes.reserve(request.name):
             created = await creation.create_sandbox(services, request)

@@ -191,11 +191,11 @@ class Network:
             link_local=link_local,
             aliases=aliases,
             ports=ports,
-            labels=labels or {},
-            options=options or {},
+            labels={} if labels is None else labels,
+            options={} if options is None else options,
             gateway_priority=gateway_priority,
             interface_name=interface_name,
-            sysctls=sysctls or {},
+            sysctls={} if sysctls is None else sysctls,
             driver=self.driver,
         )
         self._require()

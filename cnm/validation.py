@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 #: Longest name of a network, an endpoint or a sandbox.
 NAME_LENGTH = 255
+#: Deepest nesting of an option's value.
+JSON_DEPTH = 16
 #: Longest interface name: IFNAMSIZ - 1, include/uapi/linux/if.h.
 INTERFACE_NAME_LENGTH = 15
 #: Longest host name and domain name, RFC 1123 and RFC 1035.
@@ -131,14 +133,16 @@ def name(value: object) -> str:
     return string
 
 
-def json(value: object) -> JSON:
+def json(value: object, depth: int = JSON_DEPTH) -> JSON:
     """Check that a value is None, a bool, a number, a string, or made up of those."""
+    if not depth:
+        raise ValueError(f"expected at most {JSON_DEPTH} levels, not {shown(value)}")
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)):
-        return [json(item) for item in value]
+        return [json(item, depth - 1) for item in value]
     if isinstance(value, Mapping):
-        return {text(key): json(item) for key, item in value.items()}
+        return {text(key): json(item, depth - 1) for key, item in value.items()}
     raise TypeError(f"expected a JSON value, not {shown(value)}")
 
 

@@ -13,9 +13,12 @@ import sys
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeAlias, TypeVar, cast
+from weakref import WeakSet
 
 import anyio
 import anyio.lowlevel
+
+from .errors import UnavailableError
 
 C = TypeVar("C")
 T = TypeVar("T")
@@ -58,19 +61,23 @@ def _loop_notifier() -> _Notify:
     return asyncio.get_running_loop().call_soon_threadsafe
 
 
-async def _wait_regardless(done: anyio.Event) -> None:
-    """Wait for an event; cancellation is put off until afterwards."""
-    put_off = 0
+async def _wait_regardless(done: anyio.Event) -> bool:
+    """Wait for an event; cancellation is put off until afterwards.
+
+    :return: whether asyncio's own cancellation has been put off
+    """
+    put_off = False
     with anyio.CancelScope(shield=True):
         while not done.is_set():
             try:
                 await done.wait()
             except asyncio.CancelledError:
                 # Task.cancel(), asyncio.timeout() and Ctrl-C go through a shield
-                put_off += 1
+                put_off = True
     if put_off and (task := asyncio.current_task()):
         task.uncancel()
         task.cancel()
+    return put_off
 
 
 class Workers(Generic[C]):
@@ -100,7 +107,8 @@ class Workers(Generic[C]):
         self._close_context = close
         self._usable = usable
         self._threads: set[threading.Thread] = set()
-        self._idle = 0
+        self._put_off: WeakSet[asyncio.Task[object]] = WeakSet()
+        self._load = 0  # jobs that are not done
         self._lock = threading.Lock()
         self._jobs: queue.SimpleQueue[_Job[C, object] | None] = queue.SimpleQueue()
         self._stopped: anyio.Event | None = None
@@ -111,13 +119,33 @@ class Workers(Generic[C]):
 
         Cancellation is seen before the work begins, and never afterwards: work that has
         begun is done to its end, and its result is returned.
+
+        :raises UnavailableError: if the threads have been told to end
         """
         await anyio.lowlevel.checkpoint_if_cancelled()
+        await self._see_put_off()
+        if self._stopped is not None:
+            raise UnavailableError("the controller has stopped")
         job = _Job(work)
+        with self._lock:
+            self._load += 1
         self._start_thread()
         self._jobs.put(cast("_Job[C, object]", job))
-        await _wait_regardless(job.done)
+        if (await _wait_regardless(job.done)) and (task := asyncio.current_task()):
+            self._put_off.add(task)
         return job.result()
+
+    async def _see_put_off(self) -> None:
+        """Let asyncio's own cancellation be seen that was put off during a job.
+
+        Anyio's checkpoint does not see it, and the next job would put it off again.
+        """
+        if not self._put_off:
+            return
+        task = asyncio.current_task()
+        if task is not None and task in self._put_off:
+            self._put_off.discard(task)
+            await asyncio.sleep(0)
 
     async def close(self) -> None:
         """End the threads, when all jobs are done."""
@@ -133,11 +161,16 @@ class Workers(Generic[C]):
 
     def _start_thread(self) -> None:
         with self._lock:
-            if self._jobs.qsize() < self._idle or len(self._threads) >= self._limit:
+            if len(self._threads) >= min(self._load, self._limit):
                 return
             thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
             self._threads.add(thread)
         thread.start()
+
+    def _done(self, job: _Job[C, object]) -> None:
+        with self._lock:
+            self._load -= 1
+        self._notify(job.done.set)
 
     def _serve(self) -> None:
         replace = True
@@ -159,19 +192,15 @@ class Workers(Generic[C]):
         except BaseException as exc:
             if job := self._jobs.get():
                 job.fail(exc)
-                self._notify(job.done.set)
+                self._done(job)
             return False
         try:
             while self._usable(context):
-                with self._lock:
-                    self._idle += 1
                 job = self._jobs.get()
-                with self._lock:
-                    self._idle -= 1
                 if job is None:
                     return False
                 job.do(context)
-                self._notify(job.done.set)
+                self._done(job)
                 del job
             _logger.critical("a thread of %s is lost", self._name)
             return True
