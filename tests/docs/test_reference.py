@@ -5,10 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
-import subprocess
-import sys
 import typing
-from pathlib import Path
 from types import ModuleType
 from typing import get_type_hints
 
@@ -17,7 +14,7 @@ import pytest
 from cnm import events, hookspecs
 from cnm.events import Event
 
-from .pages import DOCS, ROOT, directives
+from .pages import DOCS, directives
 
 MODULES = ("cnm", "cnm.driver", "cnm.firewall", "cnm.linux")
 
@@ -108,19 +105,3 @@ def test_the_table_is_right_about(event: type[Event]) -> None:
     assert class_name == f"`{event.__name__}`"
     assert heard_by
     assert returned == _returned(event)
-
-
-def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
-    if importlib.util.find_spec("myst_parser") is None:
-        pytest.skip("the tools of the documentation are not installed")
-    build = ["-m", "sphinx", "-W", "-n", "-q", "-E", "-b", "html"]
-    done = subprocess.run(
-        [sys.executable, *build, "-d", tmp_path / "trees", DOCS, tmp_path / "html"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "html" / "quickstart.html").exists()
