@@ -154,6 +154,7 @@ class DriverRegistry:
     def __init__(self, spec: type, extra: Mapping[str, object] | None = None) -> None:
         self._spec = spec
         self._installed: dict[str, EntryPoint] = {}
+        self._packages: dict[str, str] = {}
         self._refused: dict[str, str] = {}
         self._loaded: dict[str, Driver] = {}
         self._extra = dict(extra or {})
@@ -162,6 +163,9 @@ class DriverRegistry:
     def discover(self) -> None:
         """Find out which drivers installed packages declare. Blocks for some ms."""
         for entry in entry_points(group=GROUPS[self._spec]):
+            package = entry.dist
+            if package is not None:
+                self._packages[entry.name] = f"{package.name} {package.version}"
             other = self._installed.setdefault(entry.name, entry)
             if other.value != entry.value:
                 self._refused[entry.name] = (
@@ -189,12 +193,11 @@ class DriverRegistry:
         return tuple(sorted(self._installed.keys() | self._extra.keys()))
 
     def _describe(self, name: str) -> DriverInfo:
-        entry = self._installed.get(name)
-        package = entry.dist if entry and name not in self._extra else None
+        entry = None if name in self._extra else self._installed.get(name)
         return DriverInfo(
             name=name,
-            origin=entry.value if package and entry else "",
-            distribution=f"{package.name} {package.version}" if package else "",
+            origin=entry.value if entry else "",
+            distribution=self._packages.get(name, "") if entry else "",
             loaded=name in self._loaded,
             refused=self._refused.get(name, ""),
         )

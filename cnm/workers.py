@@ -17,6 +17,7 @@ from weakref import WeakSet
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 
 from .errors import UnavailableError
 
@@ -156,8 +157,10 @@ class Workers(Generic[C]):
             self._jobs.put(None)
         if threads:
             await _wait_regardless(self._stopped)
-        for thread in threads:
-            thread.join()  # its context is closed: it is returning
+        with anyio.CancelScope(shield=True):
+            for thread in threads:
+                # its context is closed: it is returning
+                await anyio.to_thread.run_sync(thread.join)
 
     def _start_thread(self) -> None:
         with self._lock:

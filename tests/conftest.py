@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from blockbuster import blockbuster_ctx
 
 import cnm
 from cnm.linux import NETLINK_NETFILTER, NetlinkSocket, dump_links, parse_link
@@ -106,6 +107,13 @@ def nothing_leaks() -> Iterator[None]:
     after = state()
     leaked = {key: (before[key], after[key]) for key in before}
     assert {k: v for k, v in leaked.items() if v[0] != v[1]} == {}
+
+
+@pytest.fixture(autouse=True)
+def loop_is_not_blocked() -> Iterator[None]:
+    """Fail a test in which cnm blocks asyncio's event loop."""
+    with blockbuster_ctx(scanned_modules=["cnm", "cnm_drivers_bridge"]):
+        yield
 
 
 @pytest.fixture

@@ -231,9 +231,11 @@ class Kernel:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        await self._workers.close()
-        self._kept.close()
-        os.close(self._home)
+        try:
+            await self._workers.close()
+        finally:
+            self._kept.close()
+            os.close(self._home)
 
     def _enter(self) -> Sockets:
         """Have the calling thread live in the namespace, and open its sockets."""

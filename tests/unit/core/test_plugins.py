@@ -7,6 +7,7 @@ from importlib.metadata import EntryPoint
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 import cnm.events
@@ -226,7 +227,7 @@ async def test_two_packages_of_one_name(monkeypatch: pytest.MonkeyPatch) -> None
 
 async def test_given_drivers_hide_installed_ones() -> None:
     registry = DriverRegistry(NetworkDriver, {"bridge": Good})
-    registry.discover()
+    await anyio.to_thread.run_sync(registry.discover)
     driver = await registry.get("bridge")
     assert not driver.handles(cnm.events.NetworkCreated)
     info = next(each for each in registry.available if each.name == "bridge")
