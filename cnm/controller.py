@@ -270,6 +270,8 @@ class Controller(anyio.AsyncContextManagerMixin):
             config_only=config_only,
             config_from=config_from,
         )
+        if request.problems:
+            raise InvalidError(*await creation.all_problems(services, request))
         if request.config_from:
             request = self._configured(request)
         with services.networks.reserve(request.name):

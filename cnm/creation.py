@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from functools import partial
 from types import NoneType
 
 from . import allocation, interfaces
+from .errors import CNMError, InvalidError
 from .events import NetworkCreated, NetworkDeleted, NetworkRequested
 from .network import Network
 from .records import NETWORK, SANDBOX, frozen, network_record, sandbox_record
@@ -18,6 +20,8 @@ from .sandbox import Sandbox
 from .services import Services
 from .store import Put
 from .types import IPAMData, NetworkInfo, NetworkState, Requirements, SandboxInfo
+
+_logger = logging.getLogger(__name__)
 
 
 def _info(request: NetworkRequest) -> NetworkInfo:
@@ -52,6 +56,19 @@ def _asked(request: NetworkRequest) -> tuple[IPAMData, ...]:
         for subnet in request.subnets
         if subnet.subnet is not None
     )
+
+
+async def all_problems(services: Services, request: NetworkRequest) -> tuple[str, ...]:
+    """Return what is wrong with a request: what its driver finds, as well."""
+    asked = replace(_info(request), ipam_data=_asked(request))
+    try:
+        driver = await services.driver(asked.driver)
+        await driver.handle(NetworkRequested(network=asked))
+    except InvalidError as exc:
+        return tuple(dict.fromkeys((*request.problems, *exc.problems)))
+    except CNMError as exc:
+        _logger.debug("driver %r cannot tell: %s", asked.driver, exc)
+    return request.problems
 
 
 async def create_network(services: Services, request: NetworkRequest) -> Network:

@@ -39,6 +39,11 @@ class Faults:
     def __init__(self) -> None:
         self._problems: list[str] = []
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What has been found so far."""
+        return tuple(self._problems)
+
     def add(self, problem: str) -> None:
         """Add a fault."""
         self._problems.append(problem)

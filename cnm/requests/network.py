@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .. import validation as check
 from ..errors import ForbiddenError
@@ -42,6 +42,7 @@ class NetworkRequest:
     options: Mapping[str, JSON]
     config_only: bool
     config_from: str
+    problems: tuple[str, ...] = ()
 
 
 def network_request(
@@ -65,7 +66,7 @@ def network_request(
 ) -> NetworkRequest:
     """Check the parameters of a network.
 
-    :raises InvalidError: with everything that is wrong with them
+    :return: what is asked for; if it has problems, as far as it is understood
     :raises ForbiddenError: if they do not go with config_only or config_from
     """
     faults = Faults()
@@ -99,7 +100,8 @@ def network_request(
         config_only=is_config,
         config_from=faults.parse("config_from", check.text, config_from) or "",
     )
-    faults.check()
+    if faults.problems:
+        return replace(request, problems=faults.problems)
     if config_only or config_from:
         _check_config(request, bool(blocks))
     return request

@@ -327,3 +327,19 @@ async def test_the_kernel_lacks_bridges(
             await controller.create_network("front", subnets=[NET])
         assert caught.value.errno == errno.EOPNOTSUPP
     await controller.create_network("front", subnets=[NET])
+
+
+async def test_faults_of_the_core_and_of_the_driver_come_together(
+    controller: Controller,
+) -> None:
+    with pytest.raises(cnm.InvalidError) as caught:
+        await controller.create_network(
+            "front",
+            subnets=["10.9.0.1/24"],
+            labels={"a": 1},  # type: ignore[dict-item]
+            options={"enable_icx": False, "mtu": "big"},
+        )
+    assert len(caught.value.problems) == 4
+    for word in ("10.9.0.1/24", "labels", "enable_icx", "mtu"):
+        assert word in str(caught.value)
+    assert controller.networks == ()
