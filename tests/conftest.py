@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import inspect
 import os
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -25,6 +26,11 @@ BACKENDS = [
 
 def pytest_configure(config: pytest.Config) -> None:
     """Leave the machine's network alone."""
+    if uid := os.getuid():
+        # root in its user namespace, and yet not the owner of root's directory
+        root = os.path.join(tempfile.gettempdir(), f"cnm-tests-{uid}")
+        os.makedirs(root, mode=0o700, exist_ok=True)
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", root)
     private_host()
 
 
