@@ -31,7 +31,7 @@ from .records import (
 from .sandbox import Sandbox
 from .services import Services
 from .store import Put, Record
-from .types import JSON, Address, NetworkState
+from .types import JSON, Address, EndpointInfo, NetworkState
 
 _logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ async def _restore_endpoint(services: Services, value: Mapping[str, JSON]) -> No
         await services.store.delete(ENDPOINT + str(value["id"]))
         return
     info = endpoint_info(value, network.info)
-    await _restore_addresses(services, info.id, network, value)
+    await _restore_addresses(services, info)
     attachment = attachment_of(value)
     sandbox = services.sandboxes.get(attachment.sandbox) if attachment else None
     if attachment is not None and sandbox is None:
@@ -123,18 +123,15 @@ async def _restore_endpoint(services: Services, value: Mapping[str, JSON]) -> No
         sandbox.attach(endpoint)
 
 
-async def _restore_addresses(
-    services: Services, owner: str, network: Network, value: Mapping[str, JSON]
-) -> None:
-    info = endpoint_info(value, network.info)
-    ipam = await services.ipam(network.info.ipam)
+async def _restore_addresses(services: Services, info: EndpointInfo) -> None:
+    ipam = await services.ipam(info.network.ipam)
     for interface in (info.address, info.address6):
         if interface is None:
             continue
-        for data in network.info.ipam_data:
+        for data in info.network.ipam_data:
             if interface.ip in data.subnet:
                 request = AddressRequested(
-                    pool_id=data.pool_id, owner=owner, address=interface.ip
+                    pool_id=data.pool_id, owner=info.id, address=interface.ip
                 )
                 await ipam.demand(request, Address)
 
