@@ -1,20 +1,24 @@
-"""Run a benchmark: ``python -m benchmarks join``."""
+"""Run a benchmark: ``python -m benchmarks join``, ``python -m benchmarks ports``."""
 
 from __future__ import annotations
 
 import sys
 
-from . import join
+from . import join, ports
+
+BENCHMARKS = {"join": (join.main, join.child), "ports": (ports.main, ports.child)}
 
 
 def main() -> None:
-    arguments = sys.argv[1:]
-    if arguments[:1] != ["join"] or len(arguments) > 2:
-        sys.exit("usage: python -m benchmarks join")
-    if len(arguments) == 2:
-        join.child(arguments[1])
+    """Run what the command line names; with a second word, only one way of it."""
+    name, *ways = sys.argv[1:] or [""]
+    if name not in BENCHMARKS or len(ways) > 1:
+        sys.exit(f"usage: python -m benchmarks {'|'.join(BENCHMARKS)}")
+    whole, one = BENCHMARKS[name]
+    if ways:
+        one(ways[0])
     else:
-        join.main()
+        whole()
 
 
 main()

@@ -7,11 +7,12 @@ General layout:
 - What they ask for is checked in ``requests``, with ``validation``.
 - ``events`` says what happens; drivers handle events (``hookspecs``, ``plugins``) and
   everybody else subscribes to them (``bus``). ``driver`` is what driver authors import.
-- ``linux`` is the kit that works on the kernel, ``firewall`` the nftables table.
+- ``linux`` is the kit that works on the kernel, ``firewall`` the nftables table, and
+  ``ports`` publishes ports.
 - ``ipam`` has the bundled IPAM drivers, ``store`` the stores, ``dns`` names.
 
-This module, ``cnm.driver``, ``cnm.linux``, ``cnm.firewall``, ``cnm.options`` and
-``cnm.testing`` are the public API; other modules may move.
+This module, ``cnm.driver``, ``cnm.linux``, ``cnm.firewall``, ``cnm.ports``,
+``cnm.options`` and ``cnm.testing`` are the public API; other modules may move.
 """
 
 from .bus import Subscription
@@ -37,9 +38,12 @@ from .errors import (
     NetworkNotFound,
     NoAvailableAddress,
     NoAvailablePool,
+    NoAvailablePort,
     NotFoundError,
     PoolNotFound,
     PoolOverlap,
+    PortInUse,
+    PortNotFound,
     SandboxNotFound,
     StoreConflict,
     StoreError,
@@ -85,6 +89,7 @@ from .types import (
     JSON,
     AddressPool,
     EndpointInfo,
+    Finding,
     IPAddress,
     IPAMData,
     IPInterface,
@@ -94,6 +99,7 @@ from .types import (
     PortBinding,
     PortRequest,
     SandboxInfo,
+    TransportPort,
 )
 
 __version__ = "0.1.0"
@@ -127,6 +133,7 @@ __all__ = [
     "EndpointPublished",
     "EndpointUnpublished",
     "Event",
+    "Finding",
     "FirewallRebuilt",
     "ForbiddenError",
     "IPAMData",
@@ -150,11 +157,14 @@ __all__ = [
     "NetworkNotFound",
     "NoAvailableAddress",
     "NoAvailablePool",
+    "NoAvailablePort",
     "NotFoundError",
     "PoolNotFound",
     "PoolOverlap",
     "PoolStatus",
     "PortBinding",
+    "PortInUse",
+    "PortNotFound",
     "PortRequest",
     "Put",
     "Record",
@@ -171,6 +181,7 @@ __all__ = [
     "SubscriberTooSlow",
     "Subscription",
     "TeardownError",
+    "TransportPort",
     "UnavailableError",
     "__version__",
 ]

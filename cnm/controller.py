@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Self, TypeVar, overload
+from typing import Literal, Self, TypeVar, overload
 
 import anyio
 
-from . import creation, lifecycle
+from . import creation, diagnosis, lifecycle
 from .bus import Subscription
 from .errors import (
     ForbiddenError,
@@ -31,14 +30,13 @@ from .plugins import DriverRegistry
 from .requests import NetworkRequest, network_request, sandbox_request
 from .sandbox import Sandbox
 from .services import Services
-from .store import MemoryStore, Store
-from .types import JSON, AddressPool, IPAddress, IPNetwork
-from .validation import Faults, absolute_path, address_pool, shown
+from .settings import check_settings
+from .store import Store
+from .types import JSON, AddressPool, Finding, IPAddress, IPNetwork
+from .validation import shown
 
 E = TypeVar("E", bound=Event)
 _logger = logging.getLogger(__name__)
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 
 
 class Controller(anyio.AsyncContextManagerMixin):
@@ -58,6 +56,19 @@ class Controller(anyio.AsyncContextManagerMixin):
     :param ipam_drivers: IPAM drivers by name, besides those that are installed
     :param run_dir: directory for namespaces and files; /run/cnm if None, or below
         ``$XDG_RUNTIME_DIR`` where /run is not writable
+    :param firewall: ``"none"`` for those who bring their own: no table is made,
+        forwarding is not switched on, and ports are published by the proxy alone
+    :param manage_forward: where dockerd or iptables drop forwarded packets, put rules
+        into their chains (DOCKER-USER, FORWARD) that accept those of our bridges; see
+        :meth:`diagnose`
+    :param userland_proxy: have a proxy inside the controller serve connections to
+        published ports at ``::1``, which the kernel cannot forward
+    :param host_binding_ipv4: address of the host at which ports are published unless
+        their network or their request has another; all of them if None
+    :param host_binding_ipv6: the same for IPv6
+    :param allow_direct_routing: let in what is sent to a sandbox's own address, if the
+        port is published; with networks of mode ``nat`` only the host's address is open
+    :param accept_fwmark: let in packets that carry a mark, ``"0x1"`` or ``"0x1/0x3"``
     :raises InvalidError: with everything that is wrong with the parameters
 
     Entering the block raises:
@@ -78,36 +89,31 @@ class Controller(anyio.AsyncContextManagerMixin):
         drivers: Mapping[str, object] | None = None,
         ipam_drivers: Mapping[str, object] | None = None,
         run_dir: str | os.PathLike[str] | None = None,
+        firewall: Literal["nftables", "none"] = "nftables",
+        manage_forward: bool = False,
+        userland_proxy: bool = True,
+        host_binding_ipv4: str | IPAddress | None = None,
+        host_binding_ipv6: str | IPAddress | None = None,
+        allow_direct_routing: bool = False,
+        accept_fwmark: str | int | None = None,
     ) -> None:
-        faults = Faults()
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            faults.add(
-                "name: expected 1 to 32 lower-case letters, digits and hyphens, not "
-                f"{shown(name)}"
-            )
-        if store is not None and not isinstance(store, Store):
-            faults.add(f"store: expected a Store, not {shown(store)}")
-        if netns is not None:
-            faults.parse("netns", absolute_path, netns)
-        if not isinstance(run_dir, (str, os.PathLike, type(None))):
-            faults.add(f"run_dir: expected a path, not {shown(run_dir)}")
-        for what, given in (("drivers", drivers), ("ipam_drivers", ipam_drivers)):
-            if not isinstance(given or {}, Mapping):
-                faults.add(f"{what}: expected a mapping, not {shown(given)}")
-        pools = None
-        if address_pools is not None:
-            pools = faults.each("address_pools", address_pool, address_pools)
-        faults.check()
-        self._name = name
-        self._settings = lifecycle.Settings(
-            name=name,
-            store=store or MemoryStore(),
+        self._settings = check_settings(
+            name,
+            store=store,
             netns=netns,
-            address_pools=pools,
-            drivers=drivers or {},
-            ipam_drivers=ipam_drivers or {},
-            run_dir=None if run_dir is None else os.fspath(run_dir),
+            address_pools=address_pools,
+            drivers=drivers,
+            ipam_drivers=ipam_drivers,
+            run_dir=run_dir,
+            firewall=firewall,
+            manage_forward=manage_forward,
+            userland_proxy=userland_proxy,
+            host_binding_ipv4=host_binding_ipv4,
+            host_binding_ipv6=host_binding_ipv6,
+            allow_direct_routing=allow_direct_routing,
+            accept_fwmark=accept_fwmark,
         )
+        self._name = self._settings.name
         self._running: Services | None = None
 
     def __repr__(self) -> str:
@@ -166,6 +172,15 @@ class Controller(anyio.AsyncContextManagerMixin):
     def name(self) -> str:
         """The controller's name."""
         return self._name
+
+    async def diagnose(self) -> tuple[Finding, ...]:
+        """Look for what keeps traffic from flowing, and say what to do about it.
+
+        It looks at the kernel only, changes nothing, and takes some milliseconds.
+
+        :return: what was found, errors first; nothing if all is well
+        """
+        return await diagnosis.diagnose(self._services)
 
     @property
     def networks(self) -> tuple[Network, ...]:
@@ -280,7 +295,7 @@ class Controller(anyio.AsyncContextManagerMixin):
                 if config_only
                 else creation.create_network
             )
-            created = await make(services, request)
+            created = Network(services, *await make(services, request))
             services.networks.add(created)
         services.bus.publish(NetworkCreated(network=created.info))
         return created
@@ -336,7 +351,8 @@ class Controller(anyio.AsyncContextManagerMixin):
             labels={} if labels is None else labels,
         )
         with services.sandboxes.reserve(request.name):
-            created = await creation.create_sandbox(services, request)
+            info = await creation.create_sandbox(services, request)
+            created = Sandbox(services, info, request)
             services.sandboxes.add(created)
         services.bus.publish(SandboxCreated(sandbox=created.info))
         return created

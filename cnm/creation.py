@@ -10,16 +10,37 @@ from functools import partial
 from types import NoneType
 
 from . import allocation, interfaces
-from .errors import CNMError, InvalidError
-from .events import NetworkCreated, NetworkDeleted, NetworkRequested
-from .network import Network
-from .records import NETWORK, SANDBOX, frozen, network_record, sandbox_record
-from .requests import NetworkRequest, SandboxRequest, SubnetRequest
+from .errors import CNMError, DriverError, InvalidError, NetworkNotFound
+from .events import (
+    EndpointCreated,
+    EndpointDeleted,
+    NetworkCreated,
+    NetworkDeleted,
+    NetworkRequested,
+)
+from .plugins import Driver
+from .records import (
+    ENDPOINT,
+    NETWORK,
+    SANDBOX,
+    endpoint_record,
+    frozen,
+    network_record,
+    sandbox_record,
+)
+from .requests import EndpointRequest, NetworkRequest, SandboxRequest, SubnetRequest
 from .rollback import Rollback
-from .sandbox import Sandbox
 from .services import Services
 from .store import Put
-from .types import IPAMData, NetworkInfo, NetworkState, Requirements, SandboxInfo
+from .types import (
+    EndpointInfo,
+    EndpointState,
+    IPAMData,
+    NetworkInfo,
+    NetworkState,
+    Requirements,
+    SandboxInfo,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -71,7 +92,9 @@ async def all_problems(services: Services, request: NetworkRequest) -> tuple[str
     return request.problems
 
 
-async def create_network(services: Services, request: NetworkRequest) -> Network:
+async def create_network(
+    services: Services, request: NetworkRequest
+) -> tuple[Driver, NetworkInfo, NetworkState]:
     """Create a network whose name has been reserved."""
     info = _info(request)
     driver = await services.driver(info.driver)
@@ -101,17 +124,21 @@ async def create_network(services: Services, request: NetworkRequest) -> Network
         rollback.push(services.handle, driver, NetworkDeleted(network=info))
         record = network_record(info, state)
         await services.store.transaction(Put(NETWORK + info.id, record))
+        rollback.push(services.admit)
+        await services.admit()
     services.routes.disregard(*state.links)
-    return Network(services, driver, info, state)
+    return driver, info, state
 
 
-async def create_configuration(services: Services, request: NetworkRequest) -> Network:
+async def create_configuration(
+    services: Services, request: NetworkRequest
+) -> tuple[None, NetworkInfo, NetworkState]:
     """Create a network that only keeps a configuration for others."""
     info = replace(_info(request), ipam_data=_asked(request))
     state = NetworkState()
     record = network_record(info, state)
     await services.store.transaction(Put(NETWORK + info.id, record))
-    return Network(services, None, info, state)
+    return None, info, state
 
 
 def configured(request: NetworkRequest, source: NetworkInfo) -> NetworkRequest:
@@ -141,7 +168,7 @@ def configured(request: NetworkRequest, source: NetworkInfo) -> NetworkRequest:
     )
 
 
-async def create_sandbox(services: Services, request: SandboxRequest) -> Sandbox:
+async def create_sandbox(services: Services, request: SandboxRequest) -> SandboxInfo:
     """Create a sandbox whose name has been reserved."""
     identity = secrets.token_hex(32)
     key = f"{services.run_dir}/netns/{identity[:12]}"
@@ -162,4 +189,60 @@ async def create_sandbox(services: Services, request: SandboxRequest) -> Sandbox
             rollback.push(services.kernel.run, interfaces.drop_namespace, key)
         record = sandbox_record(info, request)
         await services.store.transaction(Put(SANDBOX + identity, record))
-    return Sandbox(services, info, request)
+    return info
+
+
+async def create_endpoint(
+    services: Services, driver: Driver, network: NetworkInfo, request: EndpointRequest
+) -> EndpointInfo:
+    """Create an endpoint whose name has been reserved."""
+    identity = secrets.token_hex(32)
+    ipam = await services.ipam(network.ipam)
+    async with Rollback() as rollback:
+        address, address6 = await allocation.request_addresses(
+            ipam, network, identity, request, rollback
+        )
+        info = EndpointInfo(
+            id=identity,
+            name=request.name,
+            network=network,
+            created=datetime.now(UTC),
+            address=address,
+            address6=address6,
+            mac=request.mac,
+            configured_mac=request.mac,
+            link_local=request.link_local,
+            aliases=request.aliases,
+            port_requests=request.ports,
+            exposed=request.exposed,
+            labels=frozen(request.labels),
+            options=frozen(request.options),
+            gateway_priority=request.gateway_priority,
+            interface_name=request.interface_name,
+            sysctls=frozen(request.sysctls),
+        )
+        return await _tell_created(services, driver, info)
+
+
+async def _tell_created(
+    services: Services, driver: Driver, info: EndpointInfo
+) -> EndpointInfo:
+    """Have the driver and the store know an endpoint that has its addresses."""
+    async with Rollback() as rollback:
+        event = EndpointCreated(endpoint=info)
+        undo = partial(services.handle, driver, EndpointDeleted(endpoint=info))
+        state = await services.answer(driver, event, EndpointState, NoneType, undo=undo)
+        rollback.push(undo)
+        if state is not None:
+            if info.mac and state.mac not in ("", info.mac):
+                reason = f"changed the MAC address to {state.mac!r}"
+                raise DriverError(driver.name, event.name, reason)
+            mac = state.mac or info.mac
+            info = replace(info, mac=mac, driver_state=frozen(state.state))
+        record = endpoint_record(info, None)
+        await services.store.transaction(Put(ENDPOINT + info.id, record))
+        network = services.networks.get(info.network.id)
+        if network is None or network.deleting:  # by force, meanwhile
+            await services.store.delete(ENDPOINT + info.id)
+            raise NetworkNotFound(info.network.name)
+    return info

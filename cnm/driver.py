@@ -1,6 +1,7 @@
 """Everything that the author of a driver imports from the core.
 
-What works on the kernel is in :mod:`cnm.linux` and :mod:`cnm.firewall`.
+What works on the kernel is in :mod:`cnm.linux` and :mod:`cnm.firewall`; what publishes
+ports in :mod:`cnm.ports`.
 """
 
 from .errors import (
@@ -9,6 +10,7 @@ from .errors import (
     ForbiddenError,
     InvalidError,
     KernelError,
+    MissingFeature,
     NetlinkError,
     UnavailableError,
 )
@@ -95,6 +97,7 @@ __all__ = [
     "JoinInfo",
     "KernelError",
     "LeaveInfo",
+    "MissingFeature",
     "NetlinkError",
     "NetworkCreated",
     "NetworkDeleted",

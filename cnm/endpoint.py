@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from functools import partial
 from ipaddress import IPv4Interface, IPv6Interface
-from types import NoneType
 from typing import TYPE_CHECKING
 
 import anyio
 
-from . import allocation
+from . import joining, leaving, publishing
 from .errors import (
     ActiveSandboxError,
     EndpointNotFound,
@@ -22,20 +19,18 @@ from .errors import (
 from .events import (
     EndpointDeleted,
     EndpointInspected,
-    EndpointJoined,
     EndpointLeft,
-    JoinInfo,
-    LeaveInfo,
+    EndpointPublished,
 )
 from .gateways import Candidate
-from .interfaces import Interface, place, take_out
-from .linux import choose_index
+from .joining import candidate_of
 from .plugins import Driver
-from .records import ENDPOINT, Attachment, endpoint_record
-from .rollback import Rollback
+from .publishing import Change, Role
+from .records import ENDPOINT, Attachment
+from .requests import port_requests, with_more, without
 from .services import Services
-from .store import Delete, Put
-from .types import JSON, EndpointInfo, IPInterface, PortBinding, SandboxInfo
+from .store import Delete
+from .types import JSON, EndpointInfo, PortBinding, PortRequest
 
 if TYPE_CHECKING:
     from .network import Network
@@ -62,8 +57,10 @@ class Endpoint:
         self._driver = driver
         self._info = info
         self._attachment = attachment
+        self._role = Role()
         self._deleted = False
-        self._leaving = False
+        #: whether it is on its way out of its sandbox
+        self.leaving = False
         self.lock: anyio.Lock = anyio.Lock(fast_acquire=True)
 
     def __repr__(self) -> str:
@@ -103,11 +100,6 @@ class Endpoint:
         return self._attachment is not None
 
     @property
-    def leaving(self) -> bool:
-        """Whether the endpoint is on its way out of its sandbox."""
-        return self._leaving
-
-    @property
     def attachment(self) -> Attachment | None:
         """How the endpoint is joined, or None."""
         return self._attachment
@@ -134,7 +126,12 @@ class Endpoint:
 
     @property
     def ports(self) -> tuple[PortBinding, ...]:
-        """The ports that are published."""
+        """The ports that are published by way of this endpoint.
+
+        Ports are translated by way of the endpoint that provides the sandbox's default
+        route: with several networks that may be another one than asked for them. See
+        :attr:`Sandbox.ports`.
+        """
         return self._info.ports
 
     @property
@@ -183,103 +180,93 @@ class Endpoint:
                     "another container is attached to the same network endpoint "
                     f"{self.name!r}: sandbox {self._attachment.sandbox[:12]}"
                 )
-            await self._join(sandbox)
+            await joining.join(self._services, self, sandbox)
 
-    async def _join(self, sandbox: Sandbox) -> None:
-        services, info = self._services, self._info
-        name = await sandbox.choose_interface(
-            info.interface_name, self._network.interface_prefix
-        )
-        joined = EndpointJoined(endpoint=info, sandbox=sandbox.info, interface=name)
-        async with Rollback() as rollback:
-            undo = partial(self._undo_join, joined)
-            join = await services.answer(self._driver, joined, JoinInfo, undo=undo)
-            rollback.push(undo)
-            attachment = await self._place(sandbox, name, join)
-            rollback.push(self._take_out, sandbox, attachment.index, None)
-            rollback.push(sandbox.reroute)
-            record = endpoint_record(info, attachment)
-            await services.store.transaction(Put(ENDPOINT + self.id, record))
-            self._attachment = attachment
-            self._leaving = False
-            sandbox.attach(self)
-        services.bus.publish(joined)
-        services.announce(info, join)
-
-    async def _place(self, sandbox: Sandbox, name: str, join: JoinInfo) -> Attachment:
-        info = self._info
-        interface = Interface(
-            name=name,
-            index=choose_index(),
-            addresses=self._interface_addresses(),
-            mac=info.mac,
-            sysctls=info.sysctls,
-            routes=join.routes,
-        )
-        candidate = replace(
-            self.candidate,
-            gateway=join.gateway if info.address else None,
-            gateway6=join.gateway6 if info.address6 else None,
-            connected4=join.connected4 and info.address is not None,
-            connected6=join.connected6 and info.address6 is not None,
-        )
-        defaults, previous = sandbox.defaults_with(candidate)
-        index = await self._services.kernel.run(
-            place, sandbox.key, interface, join, defaults, previous
-        )
-        return Attachment(
-            sandbox=sandbox.id,
-            interface=name,
-            index=index,
-            order=self._services.next_order(),
-            gateway=candidate.gateway,
-            gateway6=candidate.gateway6,
-            connected4=candidate.connected4,
-            connected6=candidate.connected6,
-        )
-
-    def _interface_addresses(self) -> tuple[IPInterface, ...]:
-        info = self._info
-        own = (info.address, info.address6, *info.link_local)
-        return tuple(address for address in own if address is not None)
+    def attached(self, attachment: Attachment) -> None:
+        """Note how the endpoint has been joined."""
+        self._attachment = attachment
+        self.leaving = False
 
     @property
     def candidate(self) -> Candidate:
         """The endpoint as a candidate for its sandbox's default routes."""
-        attachment = self._attachment
-        return Candidate(
-            endpoint=self.id,
-            network=self._network.name,
-            index=attachment.index if attachment else 0,
-            priority=self._info.gateway_priority,
-            internal=self._network.internal,
-            gateway=attachment.gateway if attachment else None,
-            gateway6=attachment.gateway6 if attachment else None,
-            connected4=attachment.connected4 if attachment else False,
-            connected6=attachment.connected6 if attachment else False,
-        )
+        return candidate_of(self._info, self._attachment)
 
-    async def _undo_join(self, joined: EndpointJoined) -> None:
-        left = await self.tell_left(joined.sandbox, joined.interface)
-        if left is not None and left.plan is not None:
-            await self._services.kernel.run(left.plan)
-        self._services.reaper.want(joined.sandbox.key)
+    # --- ports ------------------------------------------------------------------------
 
-    async def _take_out(
-        self, sandbox: Sandbox, index: int, left: LeaveInfo | None
-    ) -> None:
-        await self._services.kernel.run(take_out, sandbox.key, index, left)
-        self._services.reaper.want(sandbox.key)
+    @property
+    def publishes(self) -> bool:
+        """Whether its network's driver publishes ports."""
+        return self._driver.handles(EndpointPublished)
 
-    async def tell_left(self, sandbox: SandboxInfo, interface: str) -> LeaveInfo | None:
-        """Tell the driver that the endpoint leaves."""
-        event = EndpointLeft(endpoint=self._info, sandbox=sandbox, interface=interface)
-        self._leaving = True
-        try:
-            return await self._services.answer(self._driver, event, LeaveInfo, NoneType)
-        except BaseException:
-            self._leaving = False
-            raise
+    @property
+    def handler(self) -> Driver:
+        """Its network's driver."""
+        return self._driver
+
+    @property
+    def role(self) -> Role:
+        """What is published by way of it at present."""
+        return self._role
+
+    def note(self, change: Change) -> None:
+        """Note what has become of its ports, and tell subscribers."""
+        events = tuple(change.events())
+        self._role, self._info = change.role, change.info
+        for event in events:
+            self._services.bus.publish(event)
+
+    async def publish(self, *ports: str | PortRequest) -> tuple[PortBinding, ...]:
+        """Publish further ports while the endpoint is joined: all, or none.
+
+        They are published by way of the endpoint that provides the sandbox's default
+        route, which may be another one. If it fails or is cancelled, all is as before.
+
+        :param ports: as in :meth:`Network.create_endpoint`
+        :return: what has been bound
+        :raises InvalidError: with everything that is wrong with the ports
+        :raises ConflictError: if the endpoint has such a port already
+        :raises PortInUse: if ports of the host are taken
+        :raises NoAvailablePort: if no port of a range is free
+        :raises ForbiddenError: if the endpoint is not joined
+        """
+        requests = port_requests(ports)
+        if requests and not self.publishes:
+            raise ForbiddenError(
+                f"the driver {self._driver.name!r} does not publish ports"
+            )
+        changes = await self._change_ports(lambda own: with_more(own, requests))
+        return tuple(binding for change in changes for binding in change.new)
+
+    async def unpublish(self, *ports: str | PortRequest | PortBinding) -> None:
+        """Take published ports back while the endpoint is joined: all, or none.
+
+        Connections to them are cut.
+
+        :param ports: what was asked for, or bound; what they leave open (``"80"`` has
+            neither address nor port of the host) may be anything. None for all
+        :raises InvalidError: with everything that is wrong with the ports
+        :raises PortNotFound: if one of them has not been asked for
+        :raises ForbiddenError: if the endpoint is not joined
+        """
+        taken = [it for it in ports if isinstance(it, PortBinding)]
+        asked = port_requests([it for it in ports if not isinstance(it, PortBinding)])
+        away: tuple[PortRequest | PortBinding, ...] = (*asked, *taken)
+        await self._change_ports(lambda own: without(own, away) if ports else ())
+
+    async def _change_ports(
+        self, change: Callable[[tuple[PortRequest, ...]], tuple[PortRequest, ...]]
+    ) -> tuple[Change, ...]:
+        async with self.lock:
+            self._require()
+            sandbox = self.sandbox
+            if sandbox is None:
+                raise ForbiddenError(f"endpoint {self.name!r} is not joined")
+            async with sandbox.lock:
+                requests = change(self._info.port_requests)
+                return await publishing.request(
+                    self._services, sandbox.info, sandbox.members(), self, requests
+                )
 
     async def leave(self) -> None:
         """Take the interface out of the sandbox.
@@ -302,13 +289,7 @@ class Endpoint:
             )
         async with sandbox.lock:
             with anyio.CancelScope(shield=True):
-                await sandbox.reroute_without(self)
-                left = await self.tell_left(sandbox.info, attachment.interface)
-                await self._take_out(sandbox, attachment.index, left)
-                record = endpoint_record(self._info, None)
-                await self._services.store.transaction(Put(ENDPOINT + self.id, record))
-                self.detached()
-                sandbox.detach(self)
+                await leaving.leave(self._services, self, attachment, sandbox)
 
     def detached(self) -> None:
         """Note that the endpoint is not joined any more, and tell subscribers."""
@@ -350,7 +331,9 @@ class Endpoint:
                     except Exception as exc:
                         failures.append(exc)
                         self._abandon()
-                failures += await self.remove(force=force)
+                failures += await leaving.forget(
+                    self._services, self._driver, self._info, force=force
+                )
                 await self._services.store.transaction(Delete(ENDPOINT + self.id))
                 self.removed()
         if failures:
@@ -363,29 +346,6 @@ class Endpoint:
         if sandbox is not None:
             sandbox.detach(self)
             self._services.reaper.want(sandbox.key)
-
-    async def remove(self, *, force: bool) -> list[Exception]:
-        """Have the driver forget the endpoint, and give back its addresses.
-
-        :return: what failed, if forced
-        """
-        failures: list[Exception] = []
-        try:
-            event = EndpointDeleted(endpoint=self._info)
-            await self._services.handle(self._driver, event)
-        except Exception as exc:
-            if not force:
-                raise
-            failures.append(exc)
-        ipam = await self._services.ipam(self._info.network.ipam)
-        own = (self._info.address, self._info.address6)
-        try:
-            await allocation.release_addresses(ipam, self._info.network, self.id, own)
-        except Exception as exc:
-            if not force:
-                raise
-            failures.append(exc)
-        return failures
 
     def removed(self) -> None:
         """Note that the endpoint is gone, and tell subscribers."""

@@ -6,14 +6,14 @@
     ├── InvalidError (also ValueError)          wrong parameters: see .problems
     ├── NotFoundError (also LookupError)
     │   ├── NetworkNotFound  EndpointNotFound  SandboxNotFound
-    │   └── DriverNotFound  PoolNotFound
+    │   └── DriverNotFound  PoolNotFound  PortNotFound
     ├── ConflictError                           exists already, is in use, overlaps
-    │   ├── NameConflict  AddressInUse  PoolOverlap
+    │   └── NameConflict  AddressInUse  PoolOverlap  PortInUse
     ├── ForbiddenError                          the state of things does not allow it
     │   ├── ActiveEndpointsError  ActiveSandboxError
     │   └── MissingCapability (also KernelError)
     ├── UnavailableError                        none left, or not there
-    │   ├── NoAvailableAddress  NoAvailablePool
+    │   ├── NoAvailableAddress  NoAvailablePool  NoAvailablePort
     │   └── MissingFeature (also KernelError)
     ├── DriverError                             a driver failed to handle an event
     ├── DriverLoadError                         a driver is installed but cannot be used
@@ -100,6 +100,12 @@ class DriverNotFound(NotFoundError):
         self.available: tuple[str, ...] = tuple(available)
 
 
+class PortNotFound(NotFoundError):
+    """The endpoint was not asked to publish that port."""
+
+    kind = "port"
+
+
 class ConflictError(CNMError):
     """Something of that name, address or kind is there already."""
 
@@ -114,6 +120,19 @@ class AddressInUse(ConflictError):
 
 class PoolOverlap(ConflictError):
     """The subnet overlaps one that is in use."""
+
+
+class PortInUse(ConflictError):
+    """Ports of the host are taken.
+
+    :ivar problems: a sentence for each of them
+    :ivar ports: which ones, e.g. ``"0.0.0.0:8080/tcp"``
+    """
+
+    def __init__(self, problems: Iterable[str], ports: Iterable[str]) -> None:
+        self.problems: tuple[str, ...] = tuple(problems)
+        self.ports: tuple[str, ...] = tuple(ports)
+        super().__init__("; ".join(self.problems))
 
 
 class ForbiddenError(CNMError):
@@ -147,6 +166,10 @@ class NoAvailableAddress(UnavailableError):
 
 class NoAvailablePool(UnavailableError):
     """Every subnet of the predefined pools is taken."""
+
+
+class NoAvailablePort(UnavailableError):
+    """Every port of the range is taken."""
 
 
 class DriverError(CNMError):

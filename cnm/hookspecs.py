@@ -124,12 +124,12 @@ class NetworkDriver:
     async def cnm_endpoint_published(
         self, event: EndpointPublished
     ) -> tuple[PortBinding, ...]:
-        """Make ports reachable at addresses of the host."""
+        """Make exactly the requested ports reachable, and say how they are."""
         return ()
 
     @hookspec
     async def cnm_endpoint_unpublished(self, event: EndpointUnpublished) -> None:
-        """Make ports unreachable again."""
+        """Make all ports of the endpoint unreachable again."""
 
     @hookspec
     async def cnm_endpoint_inspected(

@@ -9,9 +9,8 @@ import os
 import socket
 import stat
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
 from functools import partial
 
 import anyio
@@ -29,7 +28,7 @@ from .errors import (
     SubscriberTooSlow,
 )
 from .events import Event, FirewallRebuilt, LinkRemoved
-from .firewall import Firewall, close_forwarding, table_name
+from .firewall import Firewall, close_forwarding, dismiss, table_name
 from .hookspecs import IPAMDriver, NetworkDriver, Observer
 from .linux import (
     HostRoutes,
@@ -44,10 +43,11 @@ from .linux.privileges import require_capabilities
 from .linux.reaper import Reaper
 from .network import Network
 from .plugins import DriverRegistry
+from .ports import PortMapper, Proxy
 from .restore import restore
 from .sandbox import Sandbox
 from .services import Services
-from .store import Store
+from .settings import Settings
 from .types import AddressPool
 
 _logger = logging.getLogger(__name__)
@@ -58,19 +58,6 @@ STOP_TIMEOUT = 300
 OBSERVER_BUFFER = 10_000
 #: The file whose content tells this machine from others, machine-id(5).
 MACHINE_ID = "/etc/machine-id"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
-    """How a controller was asked for."""
-
-    name: str
-    store: Store
-    netns: str | None
-    address_pools: tuple[AddressPool, ...] | None
-    drivers: Mapping[str, object]
-    ipam_drivers: Mapping[str, object]
-    run_dir: str | None
 
 
 def _default_run_dir() -> str:
@@ -187,12 +174,30 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Services:
     pools = settings.address_pools
     if pools is None:
         pools = await anyio.to_thread.run_sync(_default_pools)
+    firewall = Firewall(
+        table_name(settings.name),
+        fwmark=settings.accept_fwmark,
+        enabled=settings.firewall != "none",
+    )
+    proxy = Proxy(kernel, firewall) if settings.userland_proxy else None
+    ports = PortMapper(
+        kernel,
+        firewall,
+        binding4=settings.host_binding_ipv4,
+        binding6=settings.host_binding_ipv6,
+        proxy=proxy,
+    )
+    stack.push_async_callback(_shielded, ports.close)
     services = Services(
         name=settings.name,
         run_dir=directory,
         ephemeral=not settings.store.persistent,
         kernel=kernel,
-        firewall=Firewall(table_name(settings.name)),
+        firewall=firewall,
+        ports=ports,
+        proxy=proxy,
+        allow_direct_routing=settings.allow_direct_routing,
+        manage_forward=settings.manage_forward,
         store=settings.store,
         bus=Bus(),
         announcer=Announcer(kernel),
@@ -222,6 +227,8 @@ async def start_tasks(services: Services, tasks: TaskGroup) -> None:
     for job in (services.announcer.run, services.reaper.run):
         tasks.start_soon(_guard, job)
     tasks.start_soon(_guard, partial(_watch, services))
+    if services.proxy is not None:
+        tasks.start_soon(_guard, services.proxy.run)
     for info in services.observers.available:
         await tasks.start(_observe, services, info.name)
 
@@ -267,6 +274,7 @@ async def _watch(services: Services) -> None:
 
 
 async def _mend_firewall(services: Services) -> None:
+    await services.admit()
     if await services.kernel.run(services.firewall.mend):
         _logger.warning("somebody removed the nftables table; it is back")
         services.bus.publish(FirewallRebuilt(controller=services.name))
@@ -303,12 +311,14 @@ async def stop(services: Services) -> list[Exception]:
         services.reaper.want(singly=True)
         await services.reaper.reap()
         if services.ephemeral:
-            await services.kernel.run(_remove_table, services.firewall)
+            await services.kernel.run(_remove_table, services)
     except Exception as exc:
         failures.append(exc)
     return failures
 
 
-def _remove_table(sockets: Sockets, firewall: Firewall) -> None:
-    close_forwarding(sockets, firewall)
-    firewall.remove(sockets)
+def _remove_table(sockets: Sockets, services: Services) -> None:
+    if services.manage_forward:
+        dismiss(sockets, services.mark)
+    close_forwarding(sockets, services.firewall)
+    services.firewall.remove(sockets)

@@ -2,44 +2,38 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from datetime import UTC, datetime
-from functools import partial
-from types import NoneType
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import anyio
 
-from . import allocation
+from . import allocation, creation
 from .directory import Directory
 from .endpoint import Endpoint
 from .errors import (
     ActiveEndpointsError,
-    DriverError,
     EndpointNotFound,
     ForbiddenError,
     NetworkNotFound,
     TeardownError,
 )
-from .events import EndpointCreated, EndpointDeleted, NetworkDeleted
+from .events import EndpointCreated, EndpointPublished, NetworkDeleted
 from .plugins import Driver
-from .records import ENDPOINT, NETWORK, endpoint_record, frozen
-from .requests import EndpointRequest, endpoint_request
+from .records import NETWORK
+from .requests import endpoint_request
 from .rollback import Rollback
 from .services import Services
-from .store import Delete, Put
+from .store import Delete
 from .types import (
     JSON,
-    EndpointInfo,
-    EndpointState,
     IPAddress,
     IPNetwork,
     NetworkInfo,
     NetworkState,
     PoolStatus,
     PortRequest,
+    TransportPort,
 )
 
 if TYPE_CHECKING:
@@ -126,6 +120,11 @@ class Network:
         return self._deleting
 
     @property
+    def links(self) -> tuple[int, ...]:
+        """Indexes of its links in the controller's namespace."""
+        return self._state.links
+
+    @property
     def interface_prefix(self) -> str:
         """What the names of its interfaces in sandboxes begin with."""
         return self._state.interface_prefix
@@ -152,6 +151,8 @@ class Network:
         link_local: Iterable[str | IPAddress] = (),
         aliases: Iterable[str] = (),
         ports: Iterable[str | PortRequest] = (),
+        exposed: Iterable[str | int | TransportPort] = (),
+        publish_all: bool = False,
         labels: Mapping[str, str] | None = None,
         options: Mapping[str, JSON] | None = None,
         gateway_priority: int = 0,
@@ -168,7 +169,13 @@ class Network:
         :param mac: MAC address; chosen by the driver if empty
         :param link_local: further addresses, of 169.254.0.0/16 or fe80::/10
         :param aliases: further names under which sandboxes on the network know it
-        :param ports: ports to publish; refused by drivers that cannot
+        :param ports: ports to publish at addresses of the host, as docker's
+            ``--publish``: ``"8080:80"``, ``"127.0.0.1:5353:53/udp"``, ``"80"`` for any
+            free port of the host, ``"8000-8010:8000-8010"``, ``"8080-8083:80"`` for one
+            of several. They are published while the endpoint is joined, see
+            :attr:`Endpoint.ports`
+        :param exposed: ports on which the sandbox serves, ``"80"`` or ``"53/udp"``
+        :param publish_all: publish the exposed ports, each at any free port
         :param options: options of the driver; libnetwork's labels
             ``com.docker.network.endpoint.sysctls`` and ``.ifname`` are understood
         :param gateway_priority: of the sandbox's endpoints, the one of the highest
@@ -191,12 +198,15 @@ class Network:
             link_local=link_local,
             aliases=aliases,
             ports=ports,
+            exposed=exposed,
+            publish_all=publish_all,
             labels={} if labels is None else labels,
             options={} if options is None else options,
             gateway_priority=gateway_priority,
             interface_name=interface_name,
             sysctls={} if sysctls is None else sysctls,
             driver=self.driver,
+            publishes=self._publishes,
         )
         self._require()
         if self._driver is None:
@@ -204,61 +214,13 @@ class Network:
                 f"cannot create endpoint on configuration-only network {self.name!r}"
             )
         with self.directory.reserve(request.name):
-            created = await self._create_endpoint(self._driver, request)
+            info = await creation.create_endpoint(
+                self._services, self._driver, self._info, request
+            )
+            created = Endpoint(self._services, self, self._driver, info)
             self.directory.add(created)
-        self._services.bus.publish(EndpointCreated(endpoint=created.info))
+        self._services.bus.publish(EndpointCreated(endpoint=info))
         return created
-
-    async def _create_endpoint(
-        self, driver: Driver, request: EndpointRequest
-    ) -> Endpoint:
-        identity = secrets.token_hex(32)
-        ipam = await self._services.ipam(self._info.ipam)
-        async with Rollback() as rollback:
-            address, address6 = await allocation.request_addresses(
-                ipam, self._info, identity, request, rollback
-            )
-            info = EndpointInfo(
-                id=identity,
-                name=request.name,
-                network=self._info,
-                created=datetime.now(UTC),
-                address=address,
-                address6=address6,
-                mac=request.mac,
-                configured_mac=request.mac,
-                link_local=request.link_local,
-                aliases=request.aliases,
-                labels=frozen(request.labels),
-                options=frozen(request.options),
-                gateway_priority=request.gateway_priority,
-                interface_name=request.interface_name,
-                sysctls=frozen(request.sysctls),
-            )
-            return await self._tell_created(driver, info)
-
-    async def _tell_created(self, driver: Driver, info: EndpointInfo) -> Endpoint:
-        """Have the driver and the store know an endpoint that has its addresses."""
-        async with Rollback() as rollback:
-            event = EndpointCreated(endpoint=info)
-            deleted = EndpointDeleted(endpoint=info)
-            undo = partial(self._services.handle, driver, deleted)
-            state = await self._services.answer(
-                driver, event, EndpointState, NoneType, undo=undo
-            )
-            rollback.push(undo)
-            if state is not None:
-                if info.mac and state.mac not in ("", info.mac):
-                    reason = f"changed the MAC address to {state.mac!r}"
-                    raise DriverError(driver.name, event.name, reason)
-                mac = state.mac or info.mac
-                info = replace(info, mac=mac, driver_state=frozen(state.state))
-            record = endpoint_record(info, None)
-            await self._services.store.transaction(Put(ENDPOINT + info.id, record))
-            if self._deleting:  # by force, meanwhile
-                await self._services.store.delete(ENDPOINT + info.id)
-                self._require()
-        return Endpoint(self._services, self, driver, info)
 
     async def connect(
         self,
@@ -271,6 +233,8 @@ class Network:
         link_local: Iterable[str | IPAddress] = (),
         aliases: Iterable[str] = (),
         ports: Iterable[str | PortRequest] = (),
+        exposed: Iterable[str | int | TransportPort] = (),
+        publish_all: bool = False,
         labels: Mapping[str, str] | None = None,
         options: Mapping[str, JSON] | None = None,
         gateway_priority: int = 0,
@@ -293,6 +257,8 @@ class Network:
             link_local=link_local,
             aliases=aliases,
             ports=ports,
+            exposed=exposed,
+            publish_all=publish_all,
             labels=labels,
             options=options,
             gateway_priority=gateway_priority,
@@ -345,6 +311,7 @@ class Network:
             self._services.networks.remove(self)
             self._services.reaper.want(singly=True)
             self._services.routes.regard(*self._state.links)
+            await self._services.admit()
             self._services.bus.publish(NetworkDeleted(network=self._info))
         if failures:
             raise TeardownError(f"removing network {self.name!r}", failures)
@@ -392,6 +359,10 @@ class Network:
         """Return how full each subnet is, if the IPAM driver tells."""
         ipam = await self._services.ipam(self._info.ipam)
         return await allocation.status(ipam, self._info)
+
+    @property
+    def _publishes(self) -> bool:
+        return self._driver is None or self._driver.handles(EndpointPublished)
 
     def _require(self) -> None:
         if self._deleting:

@@ -9,7 +9,7 @@ from typing import Any
 
 from .errors import InvalidError
 from .types import JSON
-from .validation import address, interface_name, mac_address, shown
+from .validation import address, host_binding, interface_name, mac_address, shown
 
 # strconv.ParseBool of Go, whose words libnetwork's users are used to
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
@@ -115,6 +115,19 @@ def ip_address(version: int) -> Callable[[JSON], Any]:
         return parsed
 
     return parse
+
+
+def host_address(value: JSON) -> Any:
+    """Parse an address of the host at which ports are published."""
+    return host_binding(value)
+
+
+def interfaces(value: JSON) -> tuple[str, ...]:
+    """Parse names of network interfaces: a list, or separated by colons."""
+    names = value.split(":") if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple)) or not names:
+        raise ValueError("expected names of interfaces, separated by colons")
+    return tuple(dict.fromkeys(interface_name(name) for name in names))
 
 
 def mac(value: JSON) -> str:

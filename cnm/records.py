@@ -10,6 +10,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 from types import MappingProxyType
 from typing import Any, cast
 
+from .ports import specs
 from .requests import SandboxRequest
 from .types import (
     JSON,
@@ -18,6 +19,7 @@ from .types import (
     IPAMData,
     NetworkInfo,
     NetworkState,
+    PortBinding,
     SandboxInfo,
 )
 
@@ -149,6 +151,9 @@ def endpoint_record(
         "configured_mac": info.configured_mac,
         "link_local": [str(address) for address in info.link_local],
         "aliases": list(info.aliases),
+        "port_requests": [str(request) for request in info.port_requests],
+        "ports": [_binding_record(binding) for binding in info.ports],
+        "exposed": [str(port) for port in info.exposed],
         "labels": dict(info.labels),
         "options": dict(info.options),
         "gateway_priority": info.gateway_priority,
@@ -170,6 +175,26 @@ def endpoint_record(
     }
 
 
+def _binding_record(binding: PortBinding) -> dict[str, JSON]:
+    return {
+        "container_port": binding.container_port,
+        "proto": binding.proto,
+        "host_port": binding.host_port,
+        "host_address": str(binding.host_address),
+        "container_address": str(binding.container_address),
+    }
+
+
+def _binding(value: dict[str, Any]) -> PortBinding:
+    return PortBinding(
+        container_port=value["container_port"],
+        proto=value["proto"],
+        host_port=value["host_port"],
+        host_address=ipaddress.ip_address(value["host_address"]),
+        container_address=ipaddress.ip_address(value["container_address"]),
+    )
+
+
 def endpoint_info(record: Mapping[str, JSON], network: NetworkInfo) -> EndpointInfo:
     """Return the endpoint of a record."""
     value = cast("dict[str, Any]", record)
@@ -185,6 +210,15 @@ def endpoint_info(record: Mapping[str, JSON], network: NetworkInfo) -> EndpointI
         configured_mac=value["configured_mac"],
         link_local=tuple(map(ipaddress.ip_interface, value["link_local"])),
         aliases=tuple(value["aliases"]),
+        port_requests=tuple(
+            request
+            for spec in value["port_requests"]
+            for request in specs.parse_ports(spec)
+        ),
+        ports=tuple(_binding(binding) for binding in value["ports"]),
+        exposed=tuple(
+            port for spec in value["exposed"] for port in specs.parse_exposed(spec)
+        ),
         labels=frozen(value["labels"]),
         options=frozen(value["options"]),
         gateway_priority=value["gateway_priority"],

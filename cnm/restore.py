@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import NoneType
 
-from . import allocation
+from . import allocation, publishing
 from .endpoint import Endpoint
 from .errors import CNMError, KernelError
 from .events import AddressRequested, NetworkRestored
@@ -50,7 +50,10 @@ async def restore(services: Services) -> None:
     endpoints = await services.store.scan(ENDPOINT)
     for record in sorted(endpoints, key=_order):
         await _restore_endpoint(services, record.value)
+    for sandbox in services.sandboxes:
+        await publishing.restore(services, sandbox.info, sandbox.members())
     await services.kernel.run(services.firewall.rebuild)
+    await services.admit()
     await services.kernel.run(_sweep, services)
 
 

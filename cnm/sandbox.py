@@ -12,7 +12,7 @@ from typing import IO, Any, TypeAlias
 import anyio
 from anyio.abc import Process, SocketListener, SocketStream, UDPSocket
 
-from . import interfaces, sandbox_io
+from . import interfaces, leaving, sandbox_io
 from .dns import hosts_file
 from .endpoint import Endpoint
 from .errors import (
@@ -21,15 +21,13 @@ from .errors import (
     SandboxNotFound,
     TeardownError,
 )
-from .events import LeaveInfo, SandboxDeleted
 from .gateways import Candidate, elect
 from .interfaces import DefaultRoute
 from .linux.process import SandboxProcess
-from .records import ENDPOINT, SANDBOX
+from .publishing import Member
 from .requests import SandboxRequest
 from .services import Services
-from .store import Delete
-from .types import IPAddress, SandboxInfo
+from .types import IPAddress, PortBinding, SandboxInfo
 
 #: What a process is started with: a program and its arguments, or a shell's line.
 Command: TypeAlias = str | Sequence[str]
@@ -113,6 +111,11 @@ class Sandbox:
             for version, candidate in chosen.items()
         }
 
+    @property
+    def ports(self) -> tuple[PortBinding, ...]:
+        """The ports that are published by way of its endpoints."""
+        return tuple(binding for each in self.endpoints for binding in each.ports)
+
     # --- what endpoints need of it; they hold its lock --------------------------------
 
     def require(self) -> None:
@@ -180,6 +183,17 @@ class Sandbox:
         ]
         if moved:
             await self._services.kernel.run(interfaces.reroute, self.key, moved)
+
+    def members(self, *, leaving: Endpoint | None = None) -> list[Member]:
+        """Return the endpoints, for the decision which of them publish ports."""
+        return [
+            Member(
+                endpoint=each,
+                info=each.info,
+                candidate=None if each is leaving else each.candidate,
+            )
+            for each in self.endpoints
+        ]
 
     def attach(self, endpoint: Endpoint) -> None:
         """Note that an endpoint has joined."""
@@ -323,70 +337,14 @@ class Sandbox:
                     await locks.enter_async_context(endpoint.lock)
                 await locks.enter_async_context(self.lock)
                 try:
-                    failures += await self._remove(self.endpoints)
+                    failures += await leaving.remove(
+                        self._services, self, self._files().directory
+                    )
                 except BaseException:
                     self._deleting = False
                     raise
         if failures:
             raise TeardownError(f"removing sandbox {self.name!r}", failures)
-
-    async def _remove(self, endpoints: Sequence[Endpoint]) -> list[Exception]:
-        failures: list[Exception] = []
-        left: list[LeaveInfo | None] = []
-        for endpoint in endpoints:
-            try:
-                left.append(await endpoint.tell_left(self._info, endpoint.interface))
-            except Exception as exc:
-                failures.append(exc)
-                left.append(None)
-        failures += await self._release(endpoints, left)
-        for endpoint in endpoints:
-            failures += await endpoint.remove(force=True)
-        keys = [Delete(ENDPOINT + endpoint.id) for endpoint in endpoints]
-        await self._services.store.transaction(*keys, Delete(SANDBOX + self.id))
-        for endpoint in endpoints:
-            endpoint.detached()
-            self.detach(endpoint)
-            endpoint.removed()
-        self._services.sandboxes.remove(self)
-        self._services.bus.publish(SandboxDeleted(sandbox=self._info))
-        return failures
-
-    async def _release(
-        self, endpoints: Sequence[Endpoint], left: Sequence[LeaveInfo | None]
-    ) -> list[Exception]:
-        """Take the interfaces and the namespace down."""
-        services = self._services
-        failures: list[Exception] = []
-        steps = []
-        if self.adopted:
-            for endpoint, info in zip(endpoints, left, strict=True):
-                index = endpoint.attachment.index if endpoint.attachment else 0
-                steps.append((interfaces.take_out, (self.key, index, info)))
-            left = ()
-        for plan, arguments in steps:
-            try:
-                await services.kernel.run(plan, *arguments)
-            except Exception as exc:
-                failures.append(exc)
-        if self.adopted and endpoints:
-            services.reaper.want(self.key)
-            await services.reaper.reap()
-        # sandboxes on the host's own namespace share a key
-        shared = any(o is not self and o.key == self.key for o in services.sandboxes)
-        try:
-            await services.kernel.run(
-                interfaces.destroy,
-                "" if shared else self.key,
-                left,
-                self._files().directory,
-            )
-        except Exception as exc:
-            failures.append(exc)
-        services.reaper.forget(self.key)
-        if endpoints:
-            services.reaper.want()
-        return failures
 
 
 def _default(version: int, candidate: Candidate) -> DefaultRoute:

@@ -13,7 +13,7 @@ from .directory import Directory
 from .dns import name_servers
 from .errors import DriverError, InvalidError, SandboxNotFound
 from .events import DriverEvent, DriverFailed, DriverLoaded, JoinInfo
-from .firewall import Firewall
+from .firewall import Firewall, admit
 from .linux import HostRoutes, Kernel, Monitor, Sockets
 from .linux.announcer import Announcer
 from .linux.reaper import Reaper
@@ -25,6 +25,7 @@ from .validation import shown
 
 if TYPE_CHECKING:
     from .network import Network
+    from .ports import PortMapper, Proxy
     from .sandbox import Sandbox
 
 R = TypeVar("R")
@@ -36,6 +37,7 @@ class Services:
 
     :ivar name: the controller's name
     :ivar run_dir: directory of its namespaces and files
+    :ivar manage_forward: whether we put rules into the chains of other firewalls
     :ivar joins: how many endpoints have been joined so far
     :ivar ephemeral: whether what it makes goes when it stops
     """
@@ -45,6 +47,10 @@ class Services:
     ephemeral: bool
     kernel: Kernel
     firewall: Firewall
+    ports: PortMapper
+    proxy: Proxy | None
+    allow_direct_routing: bool
+    manage_forward: bool
     store: Store
     bus: Bus
     announcer: Announcer
@@ -100,6 +106,8 @@ class Services:
             controller=self.name,
             kernel=self.kernel,
             firewall=self.firewall,
+            ports=self.ports,
+            allow_direct_routing=self.allow_direct_routing,
         )
         capability = await self.answer(driver, event, Capability, NoneType)
         self.capabilities[driver.name] = capability or Capability()
@@ -157,6 +165,11 @@ class Services:
             times=join.announcements,
             interval=join.announce_interval,
         )
+
+    async def admit(self) -> None:
+        """Have other firewalls let the bridges' packets through, if we are asked to."""
+        if self.manage_forward:
+            await self.kernel.run(admit, self.mark, self.firewall.bridges)
 
     async def surroundings(self) -> Surroundings:
         """Find out what a subnet must not overlap."""

@@ -19,12 +19,14 @@ from ipaddress import (
     IPv6Network,
 )
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 JSON: TypeAlias = "None | bool | int | float | str | list[JSON] | Mapping[str, JSON]"
 IPAddress: TypeAlias = IPv4Address | IPv6Address
 IPNetwork: TypeAlias = IPv4Network | IPv6Network
 IPInterface: TypeAlias = IPv4Interface | IPv6Interface
+#: Transport protocols that have ports.
+Proto: TypeAlias = Literal["tcp", "udp", "sctp"]
 
 
 def _empty() -> MappingProxyType[str, JSON]:
@@ -128,24 +130,69 @@ class SandboxInfo:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TransportPort:
+    """A port of a transport protocol, as in ``80/tcp``."""
+
+    port: int
+    proto: Proto = "tcp"
+
+    def __str__(self) -> str:
+        return f"{self.port}/{self.proto}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PortRequest:
-    """A port that is to be published."""
+    """A port of a sandbox that is to be reachable at addresses of the host.
+
+    :ivar host_port: port of the host, or 0 for any that is free
+    :ivar host_port_end: last port of a range of which one is taken, or 0
+    :ivar host_address: address of the host, ``0.0.0.0`` and ``::`` standing for all of
+        a family; None for what the network, or else the controller, has for a default
+    """
 
     container_port: int
-    proto: str = "tcp"
+    proto: Proto = "tcp"
     host_port: int = 0
     host_port_end: int = 0
     host_address: IPAddress | None = None
 
+    def __str__(self) -> str:
+        host = "" if self.host_address is None else f"{_bracketed(self.host_address)}:"
+        ports = str(self.host_port or "")
+        if self.host_port_end > self.host_port:
+            ports += f"-{self.host_port_end}"
+        if host or ports:
+            ports += ":"
+        return f"{host}{ports}{self.container_port}/{self.proto}"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PortBinding:
-    """A port that is published."""
+    """A port of a sandbox that is reachable.
+
+    :ivar host_address: address of the host, ``0.0.0.0`` and ``::`` standing for all of
+        the family
+    :ivar host_port: port of the host; 0 if the port is not translated, but open under
+        the sandbox's own address, as in networks of mode ``routed``
+    :ivar container_address: the sandbox's address
+    """
 
     container_port: int
-    proto: str
+    proto: Proto = "tcp"
     host_port: int
     host_address: IPAddress
+    container_address: IPAddress
+
+    def __str__(self) -> str:
+        target = f"{_bracketed(self.container_address)}:{self.container_port}"
+        if not self.host_port:
+            return f"{target}/{self.proto}"
+        host = f"{_bracketed(self.host_address)}:{self.host_port}"
+        return f"{host}->{target}/{self.proto}"
+
+
+def _bracketed(address: IPAddress) -> str:
+    return f"[{address}]" if address.version == 6 else str(address)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,6 +203,9 @@ class EndpointInfo:
     :ivar address6: IPv6 address with the subnet's prefix length, or None
     :ivar mac: MAC address, ``""`` until the driver has chosen one
     :ivar configured_mac: the MAC address that was asked for, or ``""``
+    :ivar port_requests: the ports that are to be published
+    :ivar ports: the ports that are published by way of this endpoint
+    :ivar exposed: the ports on which the sandbox is said to serve
     :ivar interface_name: the interface name that was asked for, or ``""``
     :ivar sysctls: ``net.X.Y.IFNAME.Z`` to value
     :ivar driver_state: what the driver returned from ``endpoint.created``
@@ -171,13 +221,34 @@ class EndpointInfo:
     configured_mac: str = ""
     link_local: tuple[IPInterface, ...] = ()
     aliases: tuple[str, ...] = ()
+    port_requests: tuple[PortRequest, ...] = ()
     ports: tuple[PortBinding, ...] = ()
+    exposed: tuple[TransportPort, ...] = ()
     labels: Mapping[str, str] = field(default_factory=_no_labels)
     options: Mapping[str, JSON] = field(default_factory=_empty)
     gateway_priority: int = 0
     interface_name: str = ""
     sysctls: Mapping[str, str] = field(default_factory=_no_labels)
     driver_state: Mapping[str, JSON] = field(default_factory=_empty)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """Something that keeps traffic from flowing.
+
+    :ivar severity: ``"error"`` if it certainly does, ``"warning"`` if it may
+    :ivar subject: what it is about, e.g. ``"table ip filter, chain FORWARD"``
+    :ivar problem: what is wrong
+    :ivar advice: what to do about it
+    """
+
+    severity: Literal["error", "warning"]
+    subject: str
+    problem: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.subject}: {self.problem}. {self.advice}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -328,6 +328,16 @@ def link_local(value: object) -> IPInterface:
     return ipaddress.ip_interface((parsed, 16 if parsed.version == 4 else 64))
 
 
+def host_binding(value: object) -> IPAddress:
+    """Parse an address of the host at which ports are published."""
+    parsed = address(value)
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    parsed = mapped or parsed
+    if parsed.is_multicast or str(parsed) == "255.255.255.255":
+        raise ValueError(f"{parsed} cannot be an address of a host")
+    return parsed
+
+
 def address_pool(value: object) -> AddressPool:
     """Parse a block of subnets: AddressPool, ``(base, size)`` or ``"base:size"``."""
     if isinstance(value, AddressPool):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import cast
 
 from cnm.driver import (
@@ -12,11 +13,15 @@ from cnm.driver import (
     Capability,
     DriverLoaded,
     EndpointCreated,
+    EndpointDeleted,
     EndpointInfo,
     EndpointInspected,
     EndpointJoined,
     EndpointLeft,
+    EndpointPublished,
     EndpointState,
+    EndpointUnpublished,
+    InvalidError,
     JoinInfo,
     LeaveInfo,
     NetworkCreated,
@@ -26,10 +31,13 @@ from cnm.driver import (
     NetworkRequested,
     NetworkRestored,
     NetworkState,
+    PortBinding,
     Requirements,
     hookimpl,
     parse_options,
 )
+from cnm.firewall import NetworkRules
+from cnm.ports import Publication
 
 from . import bridge
 from .bridge import Bridge
@@ -49,9 +57,11 @@ class BridgeDriver(NetworkDriver):
 
     @hookimpl
     async def cnm_driver_loaded(self, event: DriverLoaded) -> Capability:
-        """Keep the controller's kernel and firewall."""
+        """Keep what works on the controller's host."""
         self._kernel = event.kernel
         self._firewall = event.firewall
+        self._ports = event.ports
+        self._direct = event.allow_direct_routing
         self._mark = f"cnm:{event.controller}"
         return Capability()
 
@@ -78,6 +88,7 @@ class BridgeDriver(NetworkDriver):
                 bridge.build,
                 self._firewall,
                 network,
+                self._rules(network, options),
                 options,
                 f"{self._mark}:{network.id}",
             )
@@ -97,7 +108,7 @@ class BridgeDriver(NetworkDriver):
                 bridge.remove,
                 self._firewall,
                 self._bridge(network),
-                bridge.rules(network, options),
+                self._rules(network, options),
             )
         self._options.pop(network.id, None)
         self._taken.remove(network, options.bridge(network))
@@ -108,7 +119,12 @@ class BridgeDriver(NetworkDriver):
         network = event.network
         options = bridge_options(network)
         known = await self._kernel.run(
-            bridge.take_up, self._firewall, network, options, self._bridge(network)
+            bridge.take_up,
+            self._firewall,
+            network,
+            self._rules(network, options),
+            options,
+            self._bridge(network),
         )
         self._options[network.id] = options
         self._taken.add(network, options.bridge(network))
@@ -116,10 +132,20 @@ class BridgeDriver(NetworkDriver):
 
     @hookimpl
     async def cnm_endpoint_created(self, event: EndpointCreated) -> EndpointState:
-        """Choose a MAC address."""
-        parse_options((), event.endpoint.options)
-        mac = event.endpoint.mac or "02:" + secrets.token_bytes(5).hex(":")
+        """Check the options and the ports; choose a MAC address."""
+        endpoint = event.endpoint
+        parse_options((), endpoint.options)
+        if endpoint.port_requests:
+            problems = self._ports.problems(self._publication(endpoint))
+            if problems:
+                raise InvalidError(*problems)
+        mac = endpoint.mac or "02:" + secrets.token_bytes(5).hex(":")
         return EndpointState(mac=mac)
+
+    @hookimpl
+    async def cnm_endpoint_deleted(self, event: EndpointDeleted) -> None:
+        """Let go of ports that a failed removal has left published."""
+        await self._ports.unpublish(event.endpoint.id)
 
     @hookimpl
     async def cnm_endpoint_joined(self, event: EndpointJoined) -> JoinInfo:
@@ -142,6 +168,27 @@ class BridgeDriver(NetworkDriver):
         return LeaveInfo(plan=self._port(event.endpoint).unplug)
 
     @hookimpl
+    async def cnm_endpoint_published(
+        self, event: EndpointPublished
+    ) -> tuple[PortBinding, ...]:
+        """Publish exactly the requested ports."""
+        publication = self._publication(event.endpoint)
+        return await self._ports.publish(
+            replace(
+                publication,
+                requests=event.requests,
+                gateway4=event.gateway4,
+                gateway6=event.gateway6,
+                elsewhere6=event.elsewhere6,
+            )
+        )
+
+    @hookimpl
+    async def cnm_endpoint_unpublished(self, event: EndpointUnpublished) -> None:
+        """Publish nothing by way of the endpoint any more."""
+        await self._ports.unpublish(event.endpoint.id)
+
+    @hookimpl
     async def cnm_endpoint_inspected(
         self, event: EndpointInspected
     ) -> Mapping[str, JSON]:
@@ -161,6 +208,27 @@ class BridgeDriver(NetworkDriver):
             index=cast("int", state["index"]),
             made=cast("bool", state["made"]),
             added=tuple(map(ipaddress.ip_interface, added)),
+        )
+
+    def _rules(self, network: NetworkInfo, options: BridgeOptions) -> NetworkRules:
+        return bridge.rules(network, options, direct=self._direct)
+
+    def _publication(self, endpoint: EndpointInfo) -> Publication:
+        """Return what is published if all default routes go through the endpoint."""
+        network = endpoint.network
+        options = self._options[network.id]
+        index = cast("int", network.driver_state["index"])
+        return Publication(
+            endpoint=endpoint,
+            requests=endpoint.port_requests,
+            mode4=options.gateway_mode_ipv4 if network.ipv4 else None,
+            mode6=options.gateway_mode_ipv6 if network.ipv6 else None,
+            gateway4=True,
+            gateway6=True,
+            binding4=options.host_binding_ipv4,
+            binding6=options.host_binding_ipv6,
+            direct=self._direct or bool(options.trusted_host_interfaces),
+            bridge=index,
         )
 
     def _port(self, endpoint: EndpointInfo) -> Port:

@@ -72,8 +72,13 @@ def _interface(address: IPAddress, prefix: int) -> IPInterface:
     return ipaddress.ip_interface((address, prefix))
 
 
-def rules(network: NetworkInfo, options: BridgeOptions) -> NetworkRules:
-    """Return what the firewall has to know of a network."""
+def rules(
+    network: NetworkInfo, options: BridgeOptions, *, direct: bool
+) -> NetworkRules:
+    """Return what the firewall has to know of a network.
+
+    :param direct: whether all links may be used to reach the sandboxes' own addresses
+    """
     subnets = network.subnets
     return NetworkRules(
         interface=options.bridge(network),
@@ -86,6 +91,8 @@ def rules(network: NetworkInfo, options: BridgeOptions) -> NetworkRules:
         masquerade=options.enable_ip_masquerade,
         snat4=options.host_ipv4,
         snat6=options.host_ipv6,
+        trusted=options.trusted_host_interfaces,
+        direct=direct,
     )
 
 
@@ -93,6 +100,7 @@ def build(
     sockets: Sockets,
     firewall: Firewall,
     network: NetworkInfo,
+    wanted: NetworkRules,
     options: BridgeOptions,
     mark: str,
 ) -> Bridge:
@@ -108,7 +116,7 @@ def build(
         bridge = _use(sockets, network, options, link, mark)
     try:
         _forward(sockets, firewall, network, options)
-        firewall.update(sockets, add=rules(network, options).elements())
+        firewall.update(sockets, add=wanted.elements())
     except BaseException:
         _drop(sockets, bridge)
         raise
@@ -216,6 +224,7 @@ def take_up(
     sockets: Sockets,
     firewall: Firewall,
     network: NetworkInfo,
+    wanted: NetworkRules,
     options: BridgeOptions,
     known: Bridge,
 ) -> Bridge:
@@ -228,18 +237,18 @@ def take_up(
     elif known.made and link.alias != known.mark:
         raise ConflictError(f"link {known.name!r} belongs to somebody else")
     _forward(sockets, firewall, network, options)
-    firewall.update(sockets, add=rules(network, options).elements())
+    firewall.update(sockets, add=wanted.elements())
     return known
 
 
 def remove(
-    sockets: Sockets, firewall: Firewall, bridge: Bridge, network: NetworkRules
+    sockets: Sockets, firewall: Firewall, bridge: Bridge, wanted: NetworkRules
 ) -> None:
     """Plan: remove the bridge, if it was made for the network, and its rules.
 
     No error if they are gone.
     """
-    firewall.update(sockets, remove=network.elements())
+    firewall.update(sockets, remove=wanted.elements())
     _drop(sockets, bridge)
 
 

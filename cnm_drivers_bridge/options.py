@@ -39,6 +39,17 @@ OPTIONS = (
     Option(
         "container_iface_prefix", parse.interface, f"{_PREFIX}container_iface_prefix"
     ),
+    Option(
+        "host_binding_ipv4", parse.host_address, f"{_PREFIX}bridge.host_binding_ipv4"
+    ),
+    Option(
+        "host_binding_ipv6", parse.ip_address(6), f"{_PREFIX}bridge.host_binding_ipv6"
+    ),
+    Option(
+        "trusted_host_interfaces",
+        parse.interfaces,
+        f"{_PREFIX}bridge.trusted_host_interfaces",
+    ),
     Option("host_ipv4", parse.ip_address(4), f"{_PREFIX}host_ipv4"),
     Option("host_ipv6", parse.ip_address(6), f"{_PREFIX}host_ipv6"),
     Option(
@@ -68,6 +79,10 @@ class BridgeOptions:
     :ivar enable_icc: let endpoints reach each other
     :ivar inhibit_ipv4: give the bridge no IPv4 address
     :ivar mtu: MTU in bytes, or 0 for the kernel's default
+    :ivar host_binding_ipv4: address of the host at which ports are published; an IPv6
+        address stands for IPv6 alone
+    :ivar trusted_host_interfaces: links by which published ports can be reached at the
+        sandboxes' own addresses, as well
     :ivar host_ipv4: source address of outgoing connections, instead of masquerading
     :ivar advertise_addr_nmsgs: how many times addresses are announced
     :ivar advertise_addr_ms: milliseconds between two announcements
@@ -82,6 +97,9 @@ class BridgeOptions:
     inhibit_ipv4: bool = False
     mtu: int = 0
     container_iface_prefix: str = "eth"
+    host_binding_ipv4: IPAddress | None = None
+    host_binding_ipv6: IPv6Address | None = None
+    trusted_host_interfaces: tuple[str, ...] = ()
     host_ipv4: IPv4Address | None = None
     host_ipv6: IPv6Address | None = None
     advertise_addr_nmsgs: int = 3

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import errno
+import logging
 from dataclasses import dataclass
 
-from cnm.driver import EndpointInfo, IPAddress, NetlinkError
+from cnm.driver import (
+    EndpointInfo,
+    IPAddress,
+    KernelError,
+    MissingFeature,
+    NetlinkError,
+)
 from cnm.linux import (
     REAP_GROUP,
     Placement,
@@ -13,13 +20,17 @@ from cnm.linux import (
     add_veth,
     choose_index,
     delete_neighbour,
+    forget_addresses,
     get_link,
     parse_link,
     set_bridge_port,
     set_link,
+    sysctl,
 )
 
 from .options import MTU_LOW_IPV6
+
+_logger = logging.getLogger(__name__)
 
 
 def host_interface(endpoint: EndpointInfo) -> str:
@@ -63,9 +74,12 @@ class Port:
                 up=False,
             )
         ]
-        if self.isolated:
-            # The forward chain does not see what stays on the bridge.
-            requests.append(set_bridge_port(index, isolated=True))
+        hairpin = _bridges_are_filtered()
+        if self.isolated or hairpin:
+            # The forward chain does not see what stays on the bridge. What br_netfilter
+            # translates there may have to go back to where it came from.
+            port = set_bridge_port(index, isolated=self.isolated, hairpin=hairpin)
+            requests.append(port)
         # A link-local address on the port would be of no use, and cost duplicate
         # address detection and multicast reports to every other port.
         # An MTU that is too small for IPv6 leaves nothing to configure.
@@ -97,7 +111,7 @@ class Port:
         """Plan: take the port off the network; the reaper deletes it.
 
         No error if it is gone. What the host knows of the addresses' owner is
-        forgotten, so that the next one is reached at once.
+        forgotten, connections included, so that the next one is reached at once.
         """
         try:
             sockets.route.call(
@@ -108,3 +122,19 @@ class Port:
             gone = (errno.ENODEV, errno.ENOENT)
             if any(error.errno not in gone for error in (exc, *exc.others)):
                 raise
+        try:
+            forget_addresses(sockets, *self.addresses)
+        except MissingFeature as exc:  # they end by themselves, after a while
+            _logger.warning("connections of %s are not forgotten: %s", self.name, exc)
+
+
+def _bridges_are_filtered() -> bool:
+    """Tell whether br_netfilter has the firewall see what stays on a bridge."""
+    for name in ("iptables", "ip6tables"):
+        try:
+            if sysctl.read(f"net.bridge.bridge-nf-call-{name}") == "1":
+                return True
+        except KernelError as exc:
+            if exc.errno != errno.ENOENT:
+                raise
+    return False

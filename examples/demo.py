@@ -106,9 +106,9 @@ async def web_server(sandbox: cnm.Sandbox) -> AsyncIterator[list[str]]:
         tasks.cancel_scope.cancel()
 
 
-async def download(sandbox: cnm.Sandbox, address: str) -> None:
+async def download(sandbox: cnm.Sandbox, address: str, port: int = 80) -> None:
     """Download PAYLOAD by a program that runs inside a sandbox."""
-    host = f"[{address}]" if ":" in address else address
+    host = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
     program = (
         "import sys, urllib.request as r;"
         f"sys.stdout.buffer.write(r.urlopen('http://{host}/', timeout=5).read())"
@@ -156,8 +156,8 @@ async def show(controller: cnm.Controller) -> None:
         back = await controller.create_network("back", subnets=["10.10.0.0/24"])
     with step("sandbox web"):
         web = await controller.create_sandbox("web", hostname="web")
-    with step("web joins front"):
-        at_web = await front.connect(web)
+    with step("web joins front, and publishes its port 80 as 8080 of the host"):
+        at_web = await front.connect(web, ports=["8080:80"])
     with step("sandbox client, with an address, a MAC and an interface of its choice"):
         client = await controller.create_sandbox("client")
         await front.connect(
@@ -198,6 +198,16 @@ async def show(controller: cnm.Controller) -> None:
                 await download(client, server)
         print(f"              outside was visited by {', '.join(visitors)}")
         assert visitors == ["203.0.113.1", "2001:db8::1"], "no masquerade"
+
+    async with web_server(web) as visitors:
+        for host in ("203.0.113.1", "2001:db8::1"):
+            with step(
+                f"outside downloads from the published port, http://{host}:8080/"
+            ):
+                await download(outside, host, 8080)
+        with step("client does so, too, from the same network"):
+            await download(client, "203.0.113.1", 8080)
+        print(f"              web was visited by {', '.join(visitors)}")
 
     print("\nIsolation")
     with step(f"client does not reach vault at {vault4}, on the other network"):

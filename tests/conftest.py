@@ -8,6 +8,7 @@ import os
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -84,10 +85,15 @@ def _descriptors() -> int:
 
 
 def _forwarding() -> list[str]:
-    names = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
+    names = ["ipv4/ip_forward", "ipv6/conf/all/forwarding"]
+    # kernels from 6.17 on
+    names += [f"ipv6/conf/{scope}/force_forwarding" for scope in ("all", "default")]
     values = []
     for name in names:
-        with open(f"/proc/sys/net/{name}", encoding="ascii") as file:
+        with (
+            suppress(FileNotFoundError),
+            open(f"/proc/sys/net/{name}", encoding="ascii") as file,
+        ):
             values.append(f"{name}={file.read().strip()}")
     return values
 

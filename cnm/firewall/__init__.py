@@ -7,6 +7,7 @@ Whatever is added to or taken from a controller (a network, a published port) is
 from __future__ import annotations
 
 from ..linux.nftables import Element
+from .foreign import Obstacle, admit, dismiss, obstacles
 from .forwarding import adopt_forwarding, close_forwarding, open_forwarding
 from .network import Mode, NetworkRules
 from .table import Firewall, NftSockets, table_name, tables
@@ -17,8 +18,12 @@ __all__ = [
     "Mode",
     "NetworkRules",
     "NftSockets",
+    "Obstacle",
+    "admit",
     "adopt_forwarding",
     "close_forwarding",
+    "dismiss",
+    "obstacles",
     "open_forwarding",
     "table_name",
     "tables",

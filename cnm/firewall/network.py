@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from ..linux.nftables import ACCEPT, DROP, Element, Set
+from ..linux.nftables import ACCEPT, Element, Set
 from .ruleset import (
     BRIDGES,
+    DROP_ICC,
+    DROP_INTERNAL,
     ENTERING4,
     ENTERING6,
+    IN_DIRECT,
     IN_NAT,
     IN_ROUTED,
     LEAVING,
@@ -20,6 +23,7 @@ from .ruleset import (
     SAME,
     SNAT4,
     SNAT6,
+    TRUSTED,
 )
 
 if TYPE_CHECKING:
@@ -46,6 +50,9 @@ class NetworkRules:
         ports' isolation; packets do not come by here
     :ivar masquerade: what leaves a ``nat`` network gets a source address of the host
     :ivar snat4: which one, in place of the address of the interface it leaves by
+    :ivar trusted: interfaces of the host from where the open ports of a ``nat`` network
+        can be reached under the containers' own addresses
+    :ivar direct: they can be reached like that from everywhere
     """
 
     interface: str
@@ -58,18 +65,20 @@ class NetworkRules:
     masquerade: bool = True
     snat4: IPv4Address | None = None
     snat6: IPv6Address | None = None
+    trusted: tuple[str, ...] = ()
+    direct: bool = False
 
     def elements(self) -> tuple[Element, ...]:
         """Return the elements that make the table treat the network like this."""
         name = (self.interface,)
         elements = [
             Element(BRIDGES, name),
-            Element(SAME, name * 2, ACCEPT if self.icc else DROP),
+            Element(SAME, name * 2, ACCEPT if self.icc else DROP_ICC),
         ]
         if self.internal:
-            elements.append(Element(LEAVING, name, DROP))
-        elements += _entering(ENTERING4, name, self.mode4, self.internal)
-        elements += _entering(ENTERING6, name, self.mode6, self.internal)
+            elements.append(Element(LEAVING, name, DROP_INTERNAL))
+        elements += self._entering("ipv4", ENTERING4, self.mode4)
+        elements += self._entering("ipv6", ENTERING6, self.mode6)
         if self._translates(self.mode4):
             elements += _ranges(NETS4, self.subnets4)
             elements += self._leaving(NAT4, SNAT4, self.snat4)
@@ -77,6 +86,19 @@ class NetworkRules:
             elements += _ranges(NETS6, self.subnets6)
             elements += self._leaving(NAT6, SNAT6, self.snat6)
         return tuple(elements)
+
+    def _entering(
+        self, family: str, entering: Set, mode: Mode | None
+    ) -> Iterator[Element]:
+        name = (self.interface,)
+        if self.internal or mode in (None, "isolated"):
+            yield Element(entering, name, DROP_INTERNAL)
+        elif mode == "nat":
+            yield Element(entering, name, IN_DIRECT if self.direct else IN_NAT)
+            for interface in dict.fromkeys(self.trusted):
+                yield Element(TRUSTED, (family, interface, *name), IN_DIRECT)
+        elif mode == "routed":
+            yield Element(entering, name, IN_ROUTED)
 
     def _translates(self, mode: Mode | None) -> bool:
         return mode in ("nat", "nat-unprotected") and not self.internal
@@ -90,17 +112,6 @@ class NetworkRules:
             yield Element(nat, (self.interface,))
         else:
             yield Element(snat, (self.interface,), (address,))
-
-
-def _entering(
-    entering: Set, name: tuple[str], mode: Mode | None, internal: bool
-) -> Iterator[Element]:
-    if internal or mode in (None, "isolated"):
-        yield Element(entering, name, DROP)
-    elif mode == "nat":
-        yield Element(entering, name, IN_NAT)
-    elif mode == "routed":
-        yield Element(entering, name, IN_ROUTED)
 
 
 def _ranges(nets: Set, subnets: tuple[IPNetwork, ...]) -> Iterator[Element]:

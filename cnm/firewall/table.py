@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 from ..errors import ConflictError, NetlinkError
 from ..linux.nftables import Batch, Element, commit, generation, list_tables
 from .administration import keep_administration
-from .ruleset import add_ruleset
+from .ruleset import BRIDGES, add_ruleset
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,10 +56,23 @@ class Firewall:
     each change is one atomic transaction.
 
     :param table: its name, see :func:`table_name`
+    :param fwmark: mark and mask of packets that are let into networks from elsewhere
+    :param enabled: whether there is a table at all; without one, the kernel is never
+        touched, and changes are only taken down
+    :ivar table: the table's name
+    :ivar enabled: whether there is a table at all
     """
 
-    def __init__(self, table: str) -> None:
+    def __init__(
+        self,
+        table: str,
+        fwmark: tuple[int, int] | None = None,
+        *,
+        enabled: bool = True,
+    ) -> None:
         self.table = table
+        self.enabled = enabled
+        self._fwmark = fwmark
         self._lock = threading.Lock()
         self._built = False
         self._elements: _Elements = {}
@@ -67,6 +80,13 @@ class Firewall:
     def __contains__(self, element: Element) -> bool:
         """Tell whether an element ought to be in the table."""
         return self._elements.get(_place(element)) == element
+
+    @property
+    def bridges(self) -> tuple[str, ...]:
+        """The names of the bridges that ought to be in the table, sorted."""
+        with self._lock:
+            elements = [it for it in self._elements.values() if it.set is BRIDGES]
+        return tuple(sorted(str(element.key[0]) for element in elements))
 
     def update(
         self,
@@ -102,6 +122,8 @@ class Firewall:
         :raises MissingFeature: if the kernel has no nf_tables
         :raises NetlinkError: if the kernel refuses the table
         """
+        if not self.enabled:
+            return
         with self._lock:
             self._rebuild(sockets, self._elements)
             self._built = True
@@ -119,6 +141,8 @@ class Firewall:
 
     def remove(self, sockets: NftSockets) -> None:
         """Delete the table; no error if it is gone. Later updates are taken down."""
+        if not self.enabled:
+            return
         batch = Batch(self.table)
         batch.delete_table()
         with self._lock:
@@ -127,14 +151,14 @@ class Firewall:
 
     def exists(self, sockets: NftSockets) -> bool:
         """Return whether the kernel has the table."""
-        return self.table in tables(sockets)
+        return self.enabled and self.table in tables(sockets)
 
     def _rebuild(self, sockets: NftSockets, elements: _Elements) -> None:
         batch = Batch(self.table)
         batch.add_table()  # so that there is one to delete
         batch.delete_table()
         batch.add_table()
-        add_ruleset(batch)
+        add_ruleset(batch, self._fwmark)
         batch.add_elements(elements.values())
         for _ in range(_REBUILD_ATTEMPTS):
             if self._replace(sockets.nft, batch):

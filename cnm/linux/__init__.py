@@ -16,6 +16,7 @@ from .addresses import (
     link_local_address,
     parse_address,
 )
+from .conntrack import forget_addresses, forget_ports, original_destination
 from .host_routes import HostRoutes
 from .kernel import Kernel, Placement, SandboxSockets, Sockets
 from .links import (
@@ -88,9 +89,12 @@ __all__ = [
     "dump_addresses",
     "dump_links",
     "dump_routes",
+    "forget_addresses",
+    "forget_ports",
     "get_link",
     "link_local_address",
     "namespaces",
+    "original_destination",
     "parse_address",
     "parse_link",
     "parse_route",

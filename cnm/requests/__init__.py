@@ -9,6 +9,11 @@ from .network import (
     SubnetRequest,
     network_request,
 )
+from .ports import (
+    port_requests,
+    with_more,
+    without,
+)
 from .sandbox import (
     SandboxRequest,
     sandbox_request,
@@ -21,5 +26,8 @@ __all__ = [
     "SubnetRequest",
     "endpoint_request",
     "network_request",
+    "port_requests",
     "sandbox_request",
+    "with_more",
+    "without",
 ]

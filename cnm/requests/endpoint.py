@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .. import validation as check
-from ..types import JSON, IPAddress, IPInterface
+from ..ports import specs
+from ..types import JSON, IPAddress, IPInterface, PortRequest, TransportPort
 from ..validation import Faults
+from .ports import all_exposed, flat, parse_requests
 
 #: libnetwork's netlabels that stand for a parameter of an endpoint.
 SYSCTLS_LABEL = "com.docker.network.endpoint.sysctls"
@@ -25,6 +27,8 @@ class EndpointRequest:
     mac: str
     link_local: tuple[IPInterface, ...]
     aliases: tuple[str, ...]
+    ports: tuple[PortRequest, ...]
+    exposed: tuple[TransportPort, ...]
     labels: Mapping[str, str]
     options: Mapping[str, JSON]
     gateway_priority: int
@@ -46,16 +50,20 @@ def endpoint_request(
     link_local: object,
     aliases: object,
     ports: object,
+    exposed: object,
+    publish_all: object,
     labels: object,
     options: object,
     gateway_priority: object,
     interface_name: object,
     sysctls: object,
     driver: str,
+    publishes: bool,
 ) -> EndpointRequest:
     """Check the parameters of an endpoint.
 
     :param driver: name of the network's driver, for error messages
+    :param publishes: whether it publishes ports
     :raises InvalidError: with everything that is wrong with them
     """
     faults = Faults()
@@ -70,7 +78,11 @@ def endpoint_request(
     interface_name = (
         rest.pop(INTERFACE_LABEL, "") if interface_name == "" else interface_name
     )
-    if faults.each("ports", str, ports):
+    served = flat(faults.each("exposed", specs.parse_exposed, exposed))
+    published = parse_requests(faults, ports)
+    if faults.flag("publish_all", publish_all):
+        published += all_exposed(served, published)
+    if published and not publishes:
         faults.add(f"ports: the driver {driver!r} does not publish ports")
     request = EndpointRequest(
         name=faults.parse("name", check.name, name) or "",
@@ -79,6 +91,8 @@ def endpoint_request(
         mac="" if mac == "" else faults.parse("mac", check.mac_address, mac) or "",
         link_local=faults.each("link_local", check.link_local, link_local),
         aliases=faults.each("aliases", check.alias, aliases),
+        ports=published,
+        exposed=served,
         labels=faults.mapping("labels", check.text, labels),
         options=rest,
         gateway_priority=faults.parse(

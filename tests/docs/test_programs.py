@@ -70,7 +70,7 @@ def test_the_first_program_prints_the_answers_and_the_events(
     )
     path.write_text(started, encoding="utf-8")
     lines = run(tmp_path, "-c", PRELUDE, path).splitlines()
-    assert sum("says: hello" in line for line in lines) == 2
+    assert sum("says: hello" in line for line in lines) == 3
     assert lines[-2:] == ["endpoint.left client", "endpoint.deleted client"]
 
 

@@ -18,15 +18,16 @@ ALL = [*CORE, *(path for driver in DRIVERS for path in sorted(driver.rglob("*.py
 LEVELS = (
     ("types", "errors", "workers"),
     ("validation", "rollback", "linux"),
-    ("options", "firewall", "requests"),
+    ("options", "firewall", "ports", "requests"),
     ("events", "hookspecs", "records", "gateways", "directory", "dns"),
     ("plugins", "bus", "store", "ipam"),
-    ("allocation", "interfaces"),
+    ("allocation", "interfaces", "settings"),
     ("services",),
+    ("creation", "publishing", "joining", "leaving"),
     ("endpoint",),
     ("network", "sandbox", "sandbox_io"),
-    ("creation", "restore"),
-    ("lifecycle",),
+    ("restore",),
+    ("lifecycle", "diagnosis"),
     ("controller",),
     ("driver", "testing"),
     ("__init__", "__main__"),
@@ -38,7 +39,7 @@ FOREIGN = {
     "netaddr": {"ipam"},
     "pyroute2": {"linux"},
 }
-KITS = {"cnm.driver", "cnm.options", "cnm.linux", "cnm.firewall"}
+KITS = {"cnm.driver", "cnm.options", "cnm.linux", "cnm.firewall", "cnm.ports"}
 
 
 def part(path: Path) -> str:

@@ -14,10 +14,13 @@ from ..netlink import Request
 from ..wire import (
     NLM_F_APPEND,
     NLM_F_CREATE,
+    attribute,
     be32,
+    be64,
     nested,
     string,
 )
+from .comments import encode_comment
 from .datatypes import ACCEPT
 
 if TYPE_CHECKING:
@@ -28,10 +31,11 @@ if TYPE_CHECKING:
 
 #: struct nfgenmsg: family, version, resource id
 GENERAL = Struct(">BBH")
-#: NFPROTO_INET: tables for IPv4 and IPv6 together
+#: include/uapi/linux/netfilter.h, NFPROTO_...: families of tables; INET is for IPv4 and
+#: IPv6 together
 INET = 1
-#: the header of all messages about tables of that family
-INET_HEADER = GENERAL.pack(INET, 0, 0)
+NFPROTO_IPV4 = 2
+NFPROTO_IPV6 = 10
 #: nf_tables' number among the subsystems of nfnetlink, where it is in a message's type
 NFNL_SUBSYS_NFTABLES = 10 << 8
 
@@ -42,6 +46,7 @@ NFT_MSG_NEWCHAIN = 3
 NFT_MSG_GETCHAIN = 4
 NFT_MSG_NEWRULE = 6
 NFT_MSG_GETRULE = 7
+NFT_MSG_DELRULE = 8
 NFT_MSG_NEWSET = 9
 NFT_MSG_GETSET = 10
 NFT_MSG_NEWSETELEM = 12
@@ -57,13 +62,15 @@ NFTA_CHAIN_HOOK = 4
 NFTA_CHAIN_POLICY = 5
 NFTA_CHAIN_TYPE = 7
 NFTA_RULE_CHAIN = 2
+NFTA_RULE_HANDLE = 3
 NFTA_RULE_EXPRESSIONS = 4
+_NFTA_RULE_POSITION = 6
 NFTA_RULE_USERDATA = 7
 NFTA_SET_ID = 10
 NFTA_SET_ELEM_LIST_SET = 2
 NFTA_SET_ELEM_LIST_ELEMENTS = 3
-_NFTA_HOOK_HOOKNUM = 1
-_NFTA_HOOK_PRIORITY = 2
+NFTA_HOOK_HOOKNUM = 1
+NFTA_HOOK_PRIORITY = 2
 _NFNL_MSG_BATCH_BEGIN = 0x10
 _NFNL_MSG_BATCH_END = 0x11
 _NFNL_BATCH_GENID = 1
@@ -95,14 +102,16 @@ POSTROUTING = 4
 
 
 class Batch:
-    """Collects changes of one table of family inet, for :func:`commit`.
+    """Collects changes of one table, for :func:`commit`.
 
     :param table: name of the table
+    :param family: its family, ``NFPROTO_...``
     """
 
-    def __init__(self, table: str) -> None:
+    def __init__(self, table: str, family: int = INET) -> None:
         self.table = table
         self.requests: list[Request] = []
+        self._header = GENERAL.pack(family, 0, 0)
         self._table = string(NFTA_TABLE_NAME, table)
         self._sets = 0
 
@@ -120,8 +129,8 @@ class Batch:
         if hook is not None:
             body += nested(
                 NFTA_CHAIN_HOOK,
-                be32(_NFTA_HOOK_HOOKNUM, hook.number),
-                be32(_NFTA_HOOK_PRIORITY, hook.priority & 0xFFFFFFFF),
+                be32(NFTA_HOOK_HOOKNUM, hook.number),
+                be32(NFTA_HOOK_PRIORITY, hook.priority & 0xFFFFFFFF),
             )
             body += be32(NFTA_CHAIN_POLICY, ACCEPT.code)
             body += string(NFTA_CHAIN_TYPE, hook.type)
@@ -141,14 +150,43 @@ class Batch:
         body = definition + be32(NFTA_SET_ID, self._sets)
         self._append(NFT_MSG_NEWSET, NLM_F_CREATE, body, f"add set {name}")
 
-    def add_rule(self, chain: str, *expressions: bytes) -> None:
-        """Add a rule at the end of a chain."""
-        self.add_raw_rule(chain, nested(NFTA_RULE_EXPRESSIONS, *expressions))
+    def add_rule(self, chain: str, *expressions: bytes, comment: str = "") -> None:
+        """Add a rule at the end of a chain.
+
+        :param comment: what nft(8) and iptables(8) show with it
+        """
+        definition = nested(NFTA_RULE_EXPRESSIONS, *expressions)
+        if comment:
+            definition += attribute(NFTA_RULE_USERDATA, encode_comment(comment))
+        self.add_raw_rule(chain, definition)
 
     def add_raw_rule(self, chain: str, definition: bytes) -> None:
         """Add a rule as :func:`list_rules` found it."""
+        self._raw_rule(chain, definition, NLM_F_APPEND)
+
+    def insert_rule(
+        self, chain: str, *expressions: bytes, before: int = 0, comment: str = ""
+    ) -> None:
+        """Add a rule at the beginning of a chain, or before another rule.
+
+        :param before: handle of that rule
+        :param comment: what nft(8) and iptables(8) show with it
+        """
+        definition = nested(NFTA_RULE_EXPRESSIONS, *expressions)
+        if before:
+            definition += be64(_NFTA_RULE_POSITION, before)
+        if comment:
+            definition += attribute(NFTA_RULE_USERDATA, encode_comment(comment))
+        self._raw_rule(chain, definition, 0)
+
+    def delete_rule(self, chain: str, handle: int) -> None:
+        """Delete a rule. It is an error if the chain does not have it."""
+        body = string(NFTA_RULE_CHAIN, chain) + be64(NFTA_RULE_HANDLE, handle)
+        self._append(NFT_MSG_DELRULE, 0, body, f"delete rule from {chain}")
+
+    def _raw_rule(self, chain: str, definition: bytes, flags: int) -> None:
         body = string(NFTA_RULE_CHAIN, chain) + definition
-        flags = NLM_F_CREATE | NLM_F_APPEND
+        flags |= NLM_F_CREATE
         self._append(NFT_MSG_NEWRULE, flags, body, f"add rule to {chain}")
 
     def add_elements(self, elements: Iterable[Element]) -> None:
@@ -186,7 +224,7 @@ class Batch:
         self._append(kind, flags, body, f"{what} set {name}")
 
     def _append(self, kind: int, flags: int, body: bytes, what: str) -> None:
-        body = INET_HEADER + self._table + body
+        body = self._header + self._table + body
         self.requests.append(Request(NFNL_SUBSYS_NFTABLES | kind, flags, body, what))
 
 

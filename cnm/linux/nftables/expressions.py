@@ -31,13 +31,14 @@ if TYPE_CHECKING:
     from .datatypes import Value
     from .sets import Set
 
-_NFTA_EXPR_NAME = 1
+NFTA_EXPR_NAME = 1
 _NFTA_EXPR_DATA = 2
 _NFT_REG_VERDICT = 0
 #: the first register of four bytes
 _NFT_REG32_00 = 8
 _NFT_CMP_EQ = 0
 _NFT_CMP_NEQ = 1
+_NFT_META_MARK = 3
 _NFT_META_IIFNAME = 6
 _NFT_META_OIFNAME = 7
 _NFT_META_NFPROTO = 15
@@ -100,7 +101,7 @@ Key: TypeAlias = Field | Concatenation
 def _expression(name: str, *attributes: bytes) -> bytes:
     return nested(
         NFTA_LIST_ELEM,
-        string(_NFTA_EXPR_NAME, name),
+        string(NFTA_EXPR_NAME, name),
         nested(_NFTA_EXPR_DATA, *attributes),
     )
 
@@ -140,6 +141,8 @@ SOURCE4 = Field(IPV4, _payload(_NETWORK_HEADER, 12, 4), "ipv4")
 DESTINATION4 = Field(IPV4, _payload(_NETWORK_HEADER, 16, 4), "ipv4")
 SOURCE6 = Field(IPV6, _payload(_NETWORK_HEADER, 8, 16), "ipv6")
 DESTINATION6 = Field(IPV6, _payload(_NETWORK_HEADER, 24, 16), "ipv6")
+#: the firewall mark that somebody has given the packet
+PACKET_MARK = Field(MARK, _meta(_NFT_META_MARK))
 #: of TCP, UDP and SCTP alike
 DESTINATION_PORT = Field(PORT, _payload(_TRANSPORT_HEADER, 2, 2))
 #: ``RTN_...`` of the destination in the routing tables: local, unicast ...
@@ -173,6 +176,21 @@ def not_equal(field: Field, value: Value) -> bytes:
     return _load(field) + _compare(_NFT_CMP_NEQ, _packed(field, value))
 
 
+def named(interface: Field, name: str) -> bytes:
+    """Hold if an interface has a name, as iptables-nft says it.
+
+    It compares the name and the zero byte at its end; nft, and :func:`equal`, go on
+    with zeros to the length of the longest name. iptables knows a rule by that.
+    """
+    return interface.load(_NFT_REG32_00) + _compare(_NFT_CMP_EQ, name.encode() + b"\0")
+
+
+def marked(mark: int, mask: int) -> bytes:
+    """Hold if the bits of the packet's mark that a mask selects are those of a mark."""
+    select = _and(_WORD(mask))
+    return _load(PACKET_MARK) + select + _compare(_NFT_CMP_EQ, _WORD(mark))
+
+
 def member(key: Key, of: Set) -> bytes:
     """Hold if the packet's properties are in a set."""
     return _load(key) + _expression(
@@ -195,6 +213,11 @@ def verdict(what: Verdict) -> bytes:
     return _expression(
         "immediate", be32(1, _NFT_REG_VERDICT), nested(2, encode_verdict(what))
     )
+
+
+def counter() -> bytes:
+    """Count the packets that come by, and their bytes."""
+    return _expression("counter")
 
 
 def established() -> bytes:
@@ -222,6 +245,18 @@ def masquerade() -> bytes:
     return _expression("masq")
 
 
+def redirect(key: Key, ports: Set) -> bytes:
+    """Send to this host, to the port that a map has for the packet's properties."""
+    lookup = _expression(
+        "lookup",
+        string(1, ports.name),
+        be32(2, _NFT_REG32_00),
+        be32(3, _NFT_REG32_00),
+    )
+    bounds = be32(1, _NFT_REG32_00), be32(2, _NFT_REG32_00)
+    return _load(key) + lookup + _expression("redir", *bounds)
+
+
 def _nat(kind: int, key: Key, addresses: Set) -> bytes:
     """Translate to what a map has: an address, or an address and a port."""
     address, *port = addresses.data
@@ -243,18 +278,19 @@ def _nat(kind: int, key: Key, addresses: Set) -> bytes:
 
 def _connection(key: int, bits: int) -> bytes:
     """Hold if one of some bits of a connection's property is set."""
-    zero, mask = _WORD(0), _WORD(bits)
-    return (
-        _expression("ct", be32(2, key), be32(1, _NFT_REG32_00))
-        + _expression(
-            "bitwise",
-            be32(1, _NFT_REG32_00),
-            be32(2, _NFT_REG32_00),
-            be32(3, len(mask)),
-            nested(4, attribute(NFTA_DATA_VALUE, mask)),
-            nested(5, attribute(NFTA_DATA_VALUE, zero)),
-        )
-        + _compare(_NFT_CMP_NEQ, zero)
+    load = _expression("ct", be32(2, key), be32(1, _NFT_REG32_00))
+    return load + _and(_WORD(bits)) + _compare(_NFT_CMP_NEQ, _WORD(0))
+
+
+def _and(mask: bytes) -> bytes:
+    """Leave only those bits of the first register that are in a mask."""
+    return _expression(
+        "bitwise",
+        be32(1, _NFT_REG32_00),
+        be32(2, _NFT_REG32_00),
+        be32(3, len(mask)),
+        nested(4, attribute(NFTA_DATA_VALUE, mask)),
+        nested(5, attribute(NFTA_DATA_VALUE, bytes(len(mask)))),
     )
 
 

@@ -1,7 +1,8 @@
 """Reading tables.
 
-Rules, chains, sets and elements are returned as the attributes that would make them
-again, without a look inside: what somebody else put there can be put back verbatim.
+What is in tables of cnm is returned as the attributes that would make it again, without
+a look inside: what somebody else put there can be put back verbatim.
+:func:`list_chains_of_all` and :func:`list_rules_of` are for other people's tables.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from ..netlink import Request
 from ..wire import attribute, attribute_list, attributes, nested, string, text
 from .batch import (
     GENERAL,
-    INET_HEADER,
+    INET,
     NFNL_SUBSYS_NFTABLES,
     NFT_MSG_GETCHAIN,
     NFT_MSG_GETGEN,
@@ -27,13 +28,17 @@ from .batch import (
     NFTA_CHAIN_NAME,
     NFTA_CHAIN_POLICY,
     NFTA_CHAIN_TYPE,
+    NFTA_HOOK_HOOKNUM,
     NFTA_RULE_CHAIN,
     NFTA_RULE_EXPRESSIONS,
+    NFTA_RULE_HANDLE,
     NFTA_RULE_USERDATA,
     NFTA_SET_ELEM_LIST_ELEMENTS,
     NFTA_SET_ELEM_LIST_SET,
     NFTA_TABLE_NAME,
 )
+from .comments import decode_comment
+from .expressions import NFTA_EXPR_NAME
 from .sets import NFTA_LIST_ELEM, NFTA_SET_NAME
 
 if TYPE_CHECKING:
@@ -42,6 +47,7 @@ if TYPE_CHECKING:
     from ..netlink import Message, NetlinkSocket
 
 _NFTA_GEN_ID = 1
+_ALL_FAMILIES = 0
 _NFTA_CHAIN_USERDATA = 12
 # Of all that the kernel tells, what can be told to it.
 _CHAIN_ATTRIBUTES = (
@@ -72,17 +78,43 @@ class Definition:
     body: bytes
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chain:
+    """A chain of somebody's table.
+
+    :ivar family: the table's family, ``NFPROTO_...``
+    :ivar hook: the hook from where packets come into it, or None
+    :ivar policy: the code of the verdict at its end, or None if nothing comes into it
+        but by jumps
+    """
+
+    family: int
+    table: str
+    name: str
+    hook: int | None
+    policy: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rule:
+    """A rule of somebody's chain.
+
+    :ivar handle: the number by which it can be deleted
+    :ivar expressions: the names of its expressions
+    """
+
+    handle: int
+    comment: str
+    expressions: tuple[str, ...]
+
+
 def list_tables(socket: NetlinkSocket) -> list[str]:
     """Return the names of the tables of family inet.
 
     :raises MissingFeature: if the kernel has no nf_tables
     """
     request = _request(NFT_MSG_GETTABLE, b"", "list tables")
-    try:
-        found = socket.dump(request)
-    except NetlinkError as exc:
-        _raise_if_missing(exc)
-        raise
+    found = _dump_first(socket, request)
     return [_name(message, NFTA_TABLE_NAME) for message in found]
 
 
@@ -118,6 +150,23 @@ def list_elements(socket: NetlinkSocket, table: str, name: str) -> list[bytes]:
     ]
 
 
+def list_chains_of_all(socket: NetlinkSocket) -> list[Chain]:
+    """Return the chains of all tables of all families.
+
+    :raises MissingFeature: if the kernel has no nf_tables
+    """
+    request = _request(NFT_MSG_GETCHAIN, b"", "list all chains", _ALL_FAMILIES)
+    return [_chain(message) for message in _dump_first(socket, request)]
+
+
+def list_rules_of(socket: NetlinkSocket, chain: Chain) -> list[Rule]:
+    """Return the rules of somebody's chain, in their order."""
+    body = string(NFTA_TABLE_NAME, chain.table) + string(NFTA_RULE_CHAIN, chain.name)
+    what = f"list rules of {chain.name}"
+    found = socket.dump(_request(NFT_MSG_GETRULE, body, what, chain.family))
+    return [_rule(message) for message in found]
+
+
 def generation(socket: NetlinkSocket) -> int:
     """Return a number that changes whenever anybody changes any table.
 
@@ -132,14 +181,48 @@ def generation(socket: NetlinkSocket) -> int:
     return int.from_bytes(attributes(message.body, GENERAL.size)[_NFTA_GEN_ID], "big")
 
 
-def _request(kind: int, body: bytes, what: str) -> Request:
-    return Request(NFNL_SUBSYS_NFTABLES | kind, 0, INET_HEADER + body, what)
+def _chain(message: Message) -> Chain:
+    found = attributes(message.body, GENERAL.size)
+    hook = attributes(found.get(NFTA_CHAIN_HOOK, b"")).get(NFTA_HOOK_HOOKNUM)
+    policy = found.get(NFTA_CHAIN_POLICY)
+    return Chain(
+        family=message.body[0],
+        table=text(found[NFTA_TABLE_NAME]),
+        name=text(found[NFTA_CHAIN_NAME]),
+        hook=None if hook is None else int.from_bytes(hook, "big"),
+        policy=None if policy is None else int.from_bytes(policy, "big"),
+    )
+
+
+def _rule(message: Message) -> Rule:
+    found = attributes(message.body, GENERAL.size)
+    listed = attribute_list(found.get(NFTA_RULE_EXPRESSIONS, b""))
+    expressions = [attributes(expression) for _, expression in listed]
+    return Rule(
+        handle=int.from_bytes(found[NFTA_RULE_HANDLE], "big"),
+        comment=decode_comment(found.get(NFTA_RULE_USERDATA, b"")),
+        expressions=tuple(text(it[NFTA_EXPR_NAME]) for it in expressions),
+    )
+
+
+def _request(kind: int, body: bytes, what: str, family: int = INET) -> Request:
+    header = GENERAL.pack(family, 0, 0)
+    return Request(NFNL_SUBSYS_NFTABLES | kind, 0, header + body, what)
 
 
 def _raise_if_missing(error: NetlinkError) -> None:
     # nfnetlink's answer to a message for a subsystem that is not there
     if error.errno == errno.EINVAL:
         raise MissingFeature(errno.EINVAL, error.what, "CONFIG_NF_TABLES") from error
+
+
+def _dump_first(socket: NetlinkSocket, request: Request) -> list[Message]:
+    """Dump what may be the first thing that the kernel is asked of tables."""
+    try:
+        return socket.dump(request)
+    except NetlinkError as exc:
+        _raise_if_missing(exc)
+        raise
 
 
 def _dump(

@@ -37,7 +37,7 @@ async def remove_all(path: Path) -> None:
         assert (controller.networks, controller.sandboxes) == ((), ())
         # the table stays with a persistent controller; the test takes it along
         services = controller._services
-        await services.kernel.run(_remove_table, services.firewall)
+        await services.kernel.run(_remove_table, services)
 
 
 async def test_everything_is_back(path: Path) -> None:

@@ -1,21 +1,13 @@
-"""Networks behind a firewall table, with real traffic.
-
-A host with four networks of two containers each, and a client outside that has direct
-routes to all of them: front (nat), apart (nat, icc off), inner (internal) and routed.
-"""
+"""Networks behind a firewall table, with real traffic."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Address, ip_network
 from socket import AF_INET, SOCK_DGRAM
-from typing import TYPE_CHECKING
 
 import pytest
 
-from cnm.firewall import Element, Firewall, Mode, NetworkRules
+from cnm.firewall import Element, Firewall
 from cnm.firewall.ruleset import (
     ANY4,
     BRIDGES,
@@ -29,101 +21,11 @@ from cnm.firewall.ruleset import (
     SLOTS,
     USER,
 )
-from cnm.linux import (
-    Request,
-    add_route,
-    set_bridge_port,
-    set_ipv4_configuration,
-)
+from cnm.linux import set_bridge_port
 from cnm.linux.nftables import DROP, Batch, commit, expressions as ex
-from cnm.linux.wire import ROUTE, attribute
-from tests.integration.lab import BLOCKED_AFTER, Namespace, Servers, ask, make_router
+from tests.integration.lab import BLOCKED_AFTER
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-NETWORKS = ("front", "apart", "inner", "routed")
-
-
-def rules(number: int, name: str) -> NetworkRules:
-    mode: Mode = "routed" if name == "routed" else "nat"
-    return NetworkRules(
-        interface=name,
-        subnets4=(IPv4Network(f"10.{number}.0.0/24"),),
-        subnets6=(IPv6Network(f"fd00:{number}::/64"),),
-        internal=name == "inner",
-        icc=name != "apart",
-        mode4=mode,
-        mode6=mode,
-    )
-
-
-@dataclass
-class World:
-    host: Namespace
-    client: Namespace
-    firewall: Firewall = field(default_factory=lambda: Firewall("cnm"))
-    boxes: dict[str, Namespace] = field(default_factory=dict)
-    bridges: dict[str, int] = field(default_factory=dict)
-    ports: dict[str, int] = field(default_factory=dict)
-
-    def ask(self, where: str, address: str, port: int, proto: str = "tcp") -> str:
-        return ask(self.boxes[where], address, port, proto)
-
-    def blocked(self, *probes: tuple[str, str, int, str]) -> bool:
-        """Whether none of the probes gets an answer; they are sent at once."""
-        with ThreadPoolExecutor(len(probes)) as pool:
-            answers = pool.map(
-                lambda probe: ask(
-                    self.boxes[probe[0]], *probe[1:], timeout=BLOCKED_AFTER
-                ),
-                probes,
-            )
-            return not any(answers)
-
-
-@pytest.fixture(params=[False])
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    with ExitStack() as stack:
-        host = stack.enter_context(Namespace("host"))
-        client = stack.enter_context(Namespace("client"))
-        world = World(host, client)
-        world.boxes |= {"host": host, "client": client}
-        servers = Servers()
-        stack.callback(servers.close)
-        make_router(host, filter_bridges=request.param)
-        outside, _ = host.connect(client, "out0", "192.0.2.2/24", "2001:db8::2/64")
-        host.add_addresses(outside, "192.0.2.1/24", "192.0.2.9/24", "2001:db8::1/64")
-        client.add_default_routes("192.0.2.1", "2001:db8::1")
-        for number, name in enumerate(NETWORKS, 1):
-            bridge = world.bridges[name] = host.add_bridge(
-                name, f"10.{number}.0.1/24", f"fd00:{number}::1/64"
-            )
-            host.route.call(set_ipv4_configuration(bridge, route_localnet=1))
-            for last in (2, 3):
-                box = stack.enter_context(Namespace(f"{name}{last}"))
-                world.boxes[box.name] = box
-                world.ports[box.name], _ = host.connect(
-                    box,
-                    f"v-{box.name}",
-                    f"10.{number}.0.{last}/24",
-                    f"fd00:{number}::{last}/64",
-                    master=bridge,
-                    isolated=name == "apart",
-                )
-                if request.param:
-                    hairpin = set_bridge_port(world.ports[box.name], hairpin=True)
-                    host.route.call(hairpin)
-                box.add_default_routes(f"10.{number}.0.1", f"fd00:{number}::1")
-                for port in (80, 81):
-                    servers.add(box, port)
-                servers.add(box, 53, "udp")
-            world.firewall.update(host, add=rules(number, name).elements())
-        world.firewall.rebuild(host)
-        for box in (host, client):
-            servers.add(box, 99)
-            servers.add(box, 53, "udp")
-        yield world
+from .world import World, route_loopback, rules
 
 
 @pytest.mark.parametrize("world", [False, True], indirect=True)
@@ -182,15 +84,7 @@ def test_masquerading(world: World) -> None:
 
 
 def test_chosen_source_address(world: World) -> None:
-    old = rules(1, "front")
-    new = NetworkRules(
-        interface="front",
-        subnets4=old.subnets4,
-        subnets6=old.subnets6,
-        mode6="nat",
-        snat4=IPv4Address("192.0.2.9"),
-    )
-    world.firewall.update(world.host, remove=old.elements(), add=new.elements())
+    world.replace(1, "front", snat4=IPv4Address("192.0.2.9"))
     assert world.ask("front2", "192.0.2.2", 99) == "client 192.0.2.9"
 
 
@@ -213,17 +107,9 @@ def test_exposed_ports_of_a_routed_network(world: World) -> None:
 
 
 def test_unprotected_networks_are_reached_directly(world: World) -> None:
-    old = rules(1, "front")
-    new = NetworkRules(
-        interface="front",
-        subnets4=old.subnets4,
-        subnets6=old.subnets6,
-        mode4="nat-unprotected",
-        mode6="nat",
-    )
     assert world.blocked(("client", "10.1.0.2", 80, "tcp"))
 
-    world.firewall.update(world.host, remove=old.elements(), add=new.elements())
+    world.replace(1, "front", mode4="nat-unprotected")
 
     assert world.ask("client", "10.1.0.2", 80) == "front2 192.0.2.2"
     assert world.ask("front2", "192.0.2.2", 99) == "client 192.0.2.1"
@@ -307,15 +193,7 @@ def knock(world: World) -> str:
 
 
 def test_the_hosts_loopback_is_guarded(world: World) -> None:
-    intruder = world.boxes["front3"]
-    intruder.sysctl("net.ipv4.conf.eth0.route_localnet", "1")
-    for address, prefix in (("127.0.0.1", 32), ("127.0.0.0", 8)):
-        # its own loopback has to be out of the way: table 255 (local), scope nowhere
-        body = ROUTE.pack(AF_INET, prefix, 0, 0, 255, 0, 255, 0, 0)
-        body += attribute(1, IPv4Address(address).packed)
-        intruder.route.call(Request(25, 0, body, f"delete local route {address}"))
-    gateway = IPv4Address("10.1.0.1")
-    intruder.route.call(add_route(IPv4Network("127.0.0.1/32"), via=gateway))
+    route_loopback(world.boxes["front3"], "10.1.0.1")
     assert knock(world) == ""
 
     world.firewall.update(world.host, remove=[Element(BRIDGES, ("front",))])
@@ -335,11 +213,7 @@ def test_the_administrators_chain_comes_first(world: World) -> None:
 
 
 def test_forwarding_that_is_closed(world: World) -> None:
-    with Namespace("lan") as lan:
-        world.boxes["lan"] = lan
-        index, _ = world.host.connect(lan, "lan0", "198.51.100.2/24", "fd09::2/64")
-        world.host.add_addresses(index, "198.51.100.1/24", "fd09::1/64")
-        lan.add_default_routes("198.51.100.1", "fd09::1")
+    with world.lan():
         assert world.ask("lan", "192.0.2.2", 99) == "client 198.51.100.2"
         closed = [Element(CLOSED, ("ipv4",))]
 

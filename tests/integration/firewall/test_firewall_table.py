@@ -72,6 +72,34 @@ def test_nothing_happens_before_the_first_rebuild(
     assert in_kernel(host, ANY4) == 2
 
 
+def test_a_firewall_that_is_off_never_touches_the_kernel() -> None:
+    class Sockets:
+        @property
+        def nft(self) -> NetlinkSocket:
+            pytest.fail("it wants to talk to the kernel")
+
+    sockets, off = Sockets(), Firewall("cnm", enabled=False)
+    off.update(sockets, add=[WEB, Element(BRIDGES, ("br1",))])
+    off.rebuild(sockets)
+    off.update(sockets, remove=[WEB], add=[DNS])
+    assert not off.mend(sockets)
+    assert not off.exists(sockets)
+    off.remove(sockets)
+    assert DNS in off
+    assert WEB not in off
+    assert off.bridges == ("br1",)
+    assert not off.enabled
+
+
+def test_the_bridges(host: Namespace, firewall: Firewall) -> None:
+    assert list(firewall.bridges) == []
+    bridges = [Element(BRIDGES, (name,)) for name in ("br1", "br0")]
+    firewall.update(host, add=[WEB, *bridges])
+    assert list(firewall.bridges) == ["br0", "br1"]
+    firewall.update(host, remove=bridges[1:])
+    assert list(firewall.bridges) == ["br1"]
+
+
 def test_a_table_has_the_rule_set(host: Namespace, firewall: Firewall) -> None:
     firewall.rebuild(host)
     assert tables(host) == ["cnm"]
@@ -79,7 +107,7 @@ def test_a_table_has_the_rule_set(host: Namespace, firewall: Firewall) -> None:
     assert sorted(it.name for it in list_sets(host.nft, "cnm")) == sorted(
         it.name for it in SETS
     )
-    assert len(list_rules(host.nft, "cnm", "forward")) == 12
+    assert len(list_rules(host.nft, "cnm", "forward")) == 15
 
 
 def test_updates_are_repeatable(host: Namespace, firewall: Firewall) -> None:

@@ -8,8 +8,11 @@ import pytest
 from cnm.firewall import Element, NetworkRules
 from cnm.firewall.ruleset import (
     BRIDGES,
+    DROP_ICC,
+    DROP_INTERNAL,
     ENTERING4,
     ENTERING6,
+    IN_DIRECT,
     IN_NAT,
     IN_ROUTED,
     LEAVING,
@@ -20,8 +23,9 @@ from cnm.firewall.ruleset import (
     SAME,
     SNAT4,
     SNAT6,
+    TRUSTED,
 )
-from cnm.linux.nftables import ACCEPT, DROP
+from cnm.linux.nftables import ACCEPT
 
 NET4 = IPv4Network("10.9.0.0/24")
 NET6 = IPv6Network("fd00:9::/64")
@@ -35,7 +39,7 @@ RANGE6 = Element(
     (IPv6Address("fd00:9::"),),
     end=(IPv6Address("fd00:9::ffff:ffff:ffff:ffff"),),
 )
-NO_IPV6 = Element(ENTERING6, ("br9",), DROP)
+NO_IPV6 = Element(ENTERING6, ("br9",), DROP_INTERNAL)
 
 
 def elements(**options: Any) -> set[Element]:
@@ -68,7 +72,7 @@ def test_both_families() -> None:
 
 def test_no_ipv4() -> None:
     assert elements(mode4=None, mode6="routed") == ALWAYS | {
-        Element(ENTERING4, ("br9",), DROP),
+        Element(ENTERING4, ("br9",), DROP_INTERNAL),
         Element(ENTERING6, ("br9",), IN_ROUTED),
     }
 
@@ -91,15 +95,15 @@ def test_routed() -> None:
 @pytest.mark.parametrize("mode", ["nat", "nat-unprotected", "routed", "isolated"])
 def test_internal(mode: str) -> None:
     assert elements(internal=True, mode4=mode, mode6=mode) == ALWAYS | {
-        Element(LEAVING, ("br9",), DROP),
-        Element(ENTERING4, ("br9",), DROP),
+        Element(LEAVING, ("br9",), DROP_INTERNAL),
+        Element(ENTERING4, ("br9",), DROP_INTERNAL),
         NO_IPV6,
     }
 
 
 def test_no_icc() -> None:
     made = elements(icc=False)
-    assert Element(SAME, ("br9", "br9"), DROP) in made
+    assert Element(SAME, ("br9", "br9"), DROP_ICC) in made
     assert Element(SAME, ("br9", "br9"), ACCEPT) not in made
 
 
@@ -120,6 +124,35 @@ def test_chosen_source_addresses() -> None:
     assert not elements(snat4=first, masquerade=False) - elements(masquerade=False)
 
 
+def test_direct_routing() -> None:
+    made = elements(mode6="nat", direct=True)
+    assert made - elements(mode6="nat") == {
+        Element(ENTERING4, ("br9",), IN_DIRECT),
+        Element(ENTERING6, ("br9",), IN_DIRECT),
+    }
+
+
+def test_trusted_interfaces() -> None:
+    trusted = ("vpn0", "vpn1", "vpn0")
+    made = elements(mode6="nat", trusted=trusted) - elements(mode6="nat")
+    assert made == {
+        Element(TRUSTED, (family, name, "br9"), IN_DIRECT)
+        for family in ("ipv4", "ipv6")
+        for name in ("vpn0", "vpn1")
+    }
+
+
+@pytest.mark.parametrize("mode", ["nat-unprotected", "routed", "isolated", None])
+def test_direct_routing_changes_nothing_in_other_modes(mode: str | None) -> None:
+    usual = elements(mode4=mode, mode6=mode)
+    assert elements(mode4=mode, mode6=mode, trusted=("vpn0",), direct=True) == usual
+
+
+def test_nobody_is_trusted_to_reach_internal_networks() -> None:
+    trusted = elements(internal=True, mode6="nat", trusted=("vpn0",), direct=True)
+    assert trusted == elements(internal=True, mode6="nat")
+
+
 def test_every_element_can_be_encoded() -> None:
-    for element in elements(mode6="nat", snat4=IPv4Address(1), internal=False):
+    for element in elements(mode6="nat", snat4=IPv4Address(1), trusted=("vpn0",)):
         assert element.encode()

@@ -19,9 +19,11 @@ from tests.unit.linux.oracle import decode
 NEWCHAIN, NEWRULE, NEWSET = 3, 6, 9
 
 
-def of_kind(kind: int, message_class: Any) -> list[Any]:
+def of_kind(
+    kind: int, message_class: Any, fwmark: tuple[int, int] | None = None
+) -> list[Any]:
     batch = Batch("cnm")
-    add_ruleset(batch)
+    add_ruleset(batch, fwmark)
     return [
         decode(message_class, request)
         for request in batch.requests
@@ -32,8 +34,12 @@ def of_kind(kind: int, message_class: Any) -> list[Any]:
 @pytest.fixture(scope="module")
 def rules() -> dict[str, list[str]]:
     """The rules of each chain, a word for each expression."""
+    return in_words(None)
+
+
+def in_words(fwmark: tuple[int, int] | None) -> dict[str, list[str]]:
     found = defaultdict(list)
-    for message in of_kind(NEWRULE, nft_rule_msg):
+    for message in of_kind(NEWRULE, nft_rule_msg, fwmark):
         words = [
             word(it.get_attr("NFTA_EXPR_NAME"), it.get_attr("NFTA_EXPR_DATA"))
             for it in message.get_attr("NFTA_RULE_EXPRESSIONS")
@@ -75,8 +81,11 @@ def test_forwarding(rules: dict[str, list[str]]) -> None:
     kind = b"bridge".ljust(16, b"\0").hex()
     assert rules["forward"][1:] == [
         "state bitwise neq:00000000 accept",
+        "nfproto eq:02 iifname 12+4 @policy4",
+        "nfproto eq:0a iifname 8+16 @policy6",
         "iifname oifname @same",
         "iifname @leaving",
+        "nfproto iifname oifname @trusted",
         "nfproto eq:02 oifname @entering4",
         "nfproto eq:0a oifname @entering6",
         "iifname @bridges accept",
@@ -84,28 +93,57 @@ def test_forwarding(rules: dict[str, list[str]]) -> None:
         "iifgroup eq:426d6e63 accept",
         "oifgroup eq:426d6e63 accept",
         f"iifkind eq:{kind} oifkind eq:{kind} accept",
-        "nfproto @closed drop",
+        "nfproto @closed counter drop",
     ]
-    assert rules["in_nat"] == ["status bitwise neq:00000000 accept", "drop"]
+    assert rules["in_nat"] == ["status bitwise neq:00000000 accept", "counter drop"]
+    assert rules["in_direct"] == [
+        "status bitwise neq:00000000 accept",
+        "nfproto eq:02 16+4 l4proto 2+2 @open4 accept",
+        "nfproto eq:0a 24+16 l4proto 2+2 @open6 accept",
+        "counter drop",
+    ]
     assert rules["in_routed"] == [
         "status bitwise neq:00000000 accept",
         "l4proto eq:01 accept",
         "l4proto eq:3a accept",
         "nfproto eq:02 16+4 l4proto 2+2 @open4 accept",
         "nfproto eq:0a 24+16 l4proto 2+2 @open6 accept",
-        "drop",
+        "counter drop",
     ]
+    assert rules["drop_icc"] == rules["drop_internal"] == ["counter drop"]
+
+
+def test_marked_packets(rules: dict[str, list[str]]) -> None:
+    made = in_words((0x100, 0xFF00))
+    let_in = "mark bitwise eq:00010000 accept"
+    for chain in ("in_nat", "in_direct", "in_routed"):
+        usual = [*rules[chain]]
+        usual.insert(1, let_in)
+        assert made.pop(chain) == usual
+    assert made == {chain: rules[chain] for chain in made}
+
+
+def test_whatever_drops_counts(rules: dict[str, list[str]]) -> None:
+    dropping = [it for chain in rules.values() for it in chain if "drop" in it]
+    assert len(dropping) == 8
+    assert all(rule.endswith("counter drop") for rule in dropping)
 
 
 def test_the_guard(rules: dict[str, list[str]]) -> None:
     assert rules["guard"] == [
-        "iifname @bridges nfproto eq:02 16+1 eq:7f drop",
-        "iifname @bridges nfproto eq:02 12+1 eq:7f drop",
+        "iifname @bridges nfproto eq:02 16+1 eq:7f counter drop",
+        "iifname @bridges nfproto eq:02 12+1 eq:7f counter drop",
     ]
 
 
 def test_publishing(rules: dict[str, list[str]]) -> None:
-    assert rules["prerouting"] == rules["output"] == ["jump:publish"]
+    assert rules["prerouting"] == ["nfproto eq:02 16+1 eq:7f return", "jump:publish"]
+    to_loopback = f"nfproto eq:0a 24+16 eq:{1:032x}"
+    assert rules["output"] == [
+        f"{to_loopback} l4proto 2+2 @proxied l4proto @proxy redir",
+        f"{to_loopback} return",
+        "jump:publish",
+    ]
     assert rules["publish"] == [
         "nfproto eq:02 16+4 numgen @lb4 nat",
         "nfproto eq:0a 24+16 numgen @lb6 nat",

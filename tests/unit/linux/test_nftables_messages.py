@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
@@ -34,6 +35,7 @@ from cnm.linux.nftables import (
     expressions as ex,
     goto,
 )
+from cnm.linux.nftables.comments import decode_comment, encode_comment
 from tests.unit.linux.oracle import decode, nested_attribute
 
 PUBLISHED = Set("pub4", (IPV4, PROTOCOL, PORT), (IPV4, PORT))
@@ -255,6 +257,56 @@ def test_connections() -> None:
     assert found[3][1]["NFTA_CT_KEY"] == "NFT_CT_STATUS"
     mask = found[4][1]["NFTA_BITWISE_MASK"]
     assert nested_attribute(mask, "NFTA_DATA_VALUE") == (0x20).to_bytes(4, "little")
+
+
+def test_marks() -> None:
+    (load, select, compare) = expressions(ex.marked(0x10, 0xF0))
+    assert load[1]["NFTA_META_KEY"] == "NFT_META_MARK"
+    mask = nested_attribute(select[1]["NFTA_BITWISE_MASK"], "NFTA_DATA_VALUE")
+    assert mask == (0xF0).to_bytes(4, sys.byteorder)
+    mark = nested_attribute(compare[1]["NFTA_CMP_DATA"], "NFTA_DATA_VALUE")
+    assert mark == (0x10).to_bytes(4, sys.byteorder)
+
+
+def test_redirection() -> None:
+    ports = Set("proxy", (PROTOCOL,), (PORT,))
+    found = expressions(ex.redirect(ex.TRANSPORT_PROTOCOL, ports))
+    assert [name for name, _ in found] == ["meta", "lookup", "redir"]
+    assert found[1][1]["NFTA_LOOKUP_SET"] == "proxy"
+    assert found[1][1]["NFTA_LOOKUP_DREG"] == "NFT_REG32_00"
+    assert found[2][1] == {
+        "NFTA_REDIR_REG_PROTO_MIN": "NFT_REG32_00",
+        "NFTA_REDIR_REG_PROTO_MAX": "NFT_REG32_00",
+    }
+
+
+def test_rules_in_front_and_their_end() -> None:
+    batch = Batch("filter", 2)
+    batch.insert_rule("FORWARD", ex.counter(), comment="mine")
+    batch.delete_rule("FORWARD", 7)
+    insert, delete = (decode(nft_rule_msg, request) for request in batch.requests)
+    assert insert["header"]["flags"] & 0xC00 == 0x400  # NLM_F_CREATE, not APPEND
+    assert insert["nfgen_family"] == delete["nfgen_family"] == 2
+    assert insert.get_attr("NFTA_RULE_CHAIN") == "FORWARD"
+    assert b"\0\5mine\0" in batch.requests[0].body
+    assert delete["header"]["type"] == 10 << 8 | 8
+    assert delete.get_attr("NFTA_RULE_HANDLE") == 7
+
+
+def test_comments() -> None:
+    userdata = encode_comment("cnm:cnm from br0")
+    assert userdata == b"\0\x11cnm:cnm from br0\0"
+    assert decode_comment(userdata) == "cnm:cnm from br0"
+    # NFTNL_UDATA_RULE_EBTABLES_POLICY comes first
+    assert decode_comment(b"\1\4abcd" + userdata) == "cnm:cnm from br0"
+    assert decode_comment(b"\1\4abcd") == decode_comment(b"") == ""
+
+
+def test_names_as_iptables_has_them() -> None:
+    (load, compare) = expressions(ex.named(ex.OUTPUT, "br0"))
+    assert load[1]["NFTA_META_KEY"] == "NFT_META_OIFNAME"
+    name = nested_attribute(compare[1]["NFTA_CMP_DATA"], "NFTA_DATA_VALUE")
+    assert name == b"br0\0"
 
 
 def test_random_numbers() -> None:

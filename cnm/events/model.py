@@ -1,104 +1,29 @@
-"""The events of networks, endpoints and sandboxes.
-
-An event states a fact about the model; the network's driver makes it true in the
-kernel, while the operation waits. Subscribers hear it after it has been stored.
-
-The class ``EndpointJoined``, its name ``"endpoint.joined"`` and the hook
-``cnm_endpoint_joined`` belong together, mechanically. What a driver's handler
-returns is part of the event's type: ``DriverEvent[JoinInfo]``.
-"""
+"""The events of networks, endpoints, sandboxes, drivers and the controller."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
-from .types import (
+from ..types import (
     JSON,
-    Address,
-    AddressPool,
     Capability,
     EndpointInfo,
     EndpointState,
-    IPAddress,
-    IPNetwork,
     NetworkInfo,
     NetworkState,
-    Pool,
-    PoolStatus,
     PortBinding,
     PortRequest,
     Requirements,
-    Route,
     SandboxInfo,
 )
+from .base import DriverEvent, Event, JoinInfo, LeaveInfo
 
 if TYPE_CHECKING:
-    from .firewall import Firewall
-    from .linux import Kernel, Placement, Sockets
-
-R_co = TypeVar("R_co", covariant=True)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class JoinInfo:
-    """How an endpoint's interface gets into the sandbox, and what goes with it.
-
-    A driver either makes the link itself and names it in ``interface``, or returns
-    a ``plan`` that makes it. A plan costs no thread trip of its own.
-
-    :ivar interface: name of a link in the controller's namespace, which the core
-        moves into the sandbox and renames
-    :ivar plan: blocking function that makes the link inside the sandbox, down, under
-        the name and index of the placement it is given; the core runs it in a worker
-        thread, directly before it sets addresses and routes. If it fails, or what
-        comes after it, the driver is told ``endpoint.left``
-    :ivar gateway: next hop of the IPv4 default route, if this endpoint is chosen
-    :ivar gateway6: next hop of the IPv6 default route, if this endpoint is chosen
-    :ivar connected4: the IPv4 default route needs no next hop on this link
-    :ivar connected6: the IPv6 default route needs no next hop on this link
-    :ivar routes: static routes
-    :ivar announce: name of the link, in the controller's namespace, on which the
-        addresses are announced (gratuitous ARP, unsolicited NA); ``""`` for none
-    :ivar announcements: how many times they are announced
-    :ivar announce_interval: seconds between announcements
-    """
-
-    interface: str = ""
-    plan: Callable[[Placement], None] | None = None
-    gateway: IPAddress | None = None
-    gateway6: IPAddress | None = None
-    connected4: bool = False
-    connected6: bool = False
-    routes: tuple[Route, ...] = ()
-    announce: str = ""
-    announcements: int = 3
-    announce_interval: float = 1.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LeaveInfo:
-    """What remains to be done in the kernel when an endpoint has left.
-
-    :ivar plan: blocking function that takes the link off the network; the core runs
-        it in a worker thread together with its own part. It must succeed if the link
-        is gone already.
-    """
-
-    plan: Callable[[Sockets], None] | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Event:
-    """Base class of all events."""
-
-    name: ClassVar[str]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DriverEvent(Event, Generic[R_co]):
-    """An event that a driver handles; the parameter is what its handler returns."""
+    from ..firewall import Firewall
+    from ..linux import Kernel
+    from ..ports import PortMapper
 
 
 # --- networks -------------------------------------------------------------------------
@@ -191,16 +116,38 @@ class EndpointLeft(EndpointEvent, DriverEvent[LeaveInfo | None]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EndpointPublished(EndpointEvent, DriverEvent[tuple[PortBinding, ...]]):
-    """Ports of an endpoint are reachable at addresses of the host."""
+    """Ports of an endpoint are reachable (libnetwork: ProgramExternalConnectivity).
+
+    The driver makes exactly the requests hold, and returns all bindings; it is called
+    again when requests come or go, when the endpoint begins or ceases to provide a
+    default route, and after a restart. What ``endpoint.ports`` has, and is still
+    wanted, keeps its port of the host. If the handler raises, all is as before.
+
+    Subscribers hear it when there are bindings that were not there before.
+
+    :ivar requests: all ports that are to be published by way of the endpoint: its own,
+        and those of its sandbox's other endpoints while it provides a default route
+    :ivar gateway4: whether it provides its sandbox's IPv4 default route. Ports are
+        translated by way of the gateway only, since answers go there
+    :ivar gateway6: whether it provides its sandbox's IPv6 default route
+    :ivar elsewhere6: whether another endpoint of the sandbox provides that
+    """
 
     name: ClassVar[str] = "endpoint.published"
     sandbox: SandboxInfo
     requests: tuple[PortRequest, ...] = ()
+    gateway4: bool = False
+    gateway6: bool = False
+    elsewhere6: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EndpointUnpublished(EndpointEvent, DriverEvent[None]):
-    """Ports of an endpoint are no longer reachable at addresses of the host."""
+    """Ports of an endpoint are no longer reachable (RevokeExternalConnectivity).
+
+    The driver hears it when nothing is to be published by way of the endpoint any more;
+    subscribers hear of every binding that is gone.
+    """
 
     name: ClassVar[str] = "endpoint.unpublished"
     sandbox: SandboxInfo
@@ -225,6 +172,9 @@ class DriverLoaded(DriverEvent[Capability | None]):
     :ivar controller: the controller's name
     :ivar kernel: runs blocking plans in the controller's network namespace
     :ivar firewall: the controller's table
+    :ivar ports: publishes ports
+    :ivar allow_direct_routing: whether networks with translated ports let in what is
+        sent to the sandboxes' own addresses, if the port is published
     """
 
     name: ClassVar[str] = "driver.loaded"
@@ -232,6 +182,8 @@ class DriverLoaded(DriverEvent[Capability | None]):
     controller: str
     kernel: Kernel
     firewall: Firewall
+    ports: PortMapper
+    allow_direct_routing: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -310,76 +262,3 @@ class LinkRemoved(ControllerEvent):
     name: ClassVar[str] = "link.removed"
     link: str
     object_id: str
-
-
-# --- IPAM drivers ---------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PoolRequested(DriverEvent[Pool]):
-    """A network needs a subnet.
-
-    :ivar network_id: the network
-    :ivar version: 4 or 6
-    :ivar subnet: the subnet that was asked for. ``0.0.0.0/24`` and ``::/120`` ask for
-        any subnet of that size, None for any subnet
-    :ivar ip_range: the part of the subnet from which addresses are to be chosen
-    :ivar options: the network's ``ipam_options``
-    :ivar address_pools: the blocks that the controller was told to take subnets from
-    :ivar exclude: what a chosen subnet must not overlap: routes and name servers of
-        the host. It does not concern a subnet that was asked for
-    """
-
-    name: ClassVar[str] = "pool.requested"
-    network_id: str
-    version: int
-    subnet: IPNetwork | None = None
-    ip_range: IPNetwork | None = None
-    options: Mapping[str, JSON] = field(default_factory=dict)
-    address_pools: tuple[AddressPool, ...] = ()
-    exclude: tuple[IPNetwork, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PoolReleased(DriverEvent[None]):
-    """A network no longer needs a subnet."""
-
-    name: ClassVar[str] = "pool.released"
-    network_id: str
-    pool_id: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AddressRequested(DriverEvent[Address]):
-    """An endpoint, or a network for its gateway or for somebody else, needs an address.
-
-    :ivar owner: id of what the address is for; only the owner can release it
-    :ivar address: the address that was asked for, or None for any
-    :ivar gateway: whether it is for the network's gateway
-    :ivar mac: the endpoint's MAC address, if it is known
-    """
-
-    name: ClassVar[str] = "address.requested"
-    pool_id: str
-    owner: str
-    address: IPAddress | None = None
-    gateway: bool = False
-    mac: str = ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AddressReleased(DriverEvent[None]):
-    """An address is no longer needed. Releasing it twice is no error."""
-
-    name: ClassVar[str] = "address.released"
-    pool_id: str
-    owner: str
-    address: IPAddress
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PoolInspected(DriverEvent[PoolStatus | None]):
-    """Somebody asked how full a pool is."""
-
-    name: ClassVar[str] = "pool.inspected"
-    pool_id: str

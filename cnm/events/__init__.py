@@ -1,0 +1,85 @@
+"""The events of networks, endpoints and sandboxes.
+
+An event states a fact about the model; the network's driver makes it true in the
+kernel, while the operation waits. Subscribers hear it after it has been stored.
+
+The class ``EndpointJoined``, its name ``"endpoint.joined"`` and the hook
+``cnm_endpoint_joined`` belong together, mechanically. What a driver's handler
+returns is part of the event's type: ``DriverEvent[JoinInfo]``.
+"""
+
+from __future__ import annotations
+
+from .base import (
+    DriverEvent,
+    Event,
+    JoinInfo,
+    LeaveInfo,
+)
+from .ipam import (
+    AddressReleased,
+    AddressRequested,
+    PoolInspected,
+    PoolReleased,
+    PoolRequested,
+)
+from .model import (
+    ControllerEvent,
+    ControllerStarted,
+    ControllerStopped,
+    DriverFailed,
+    DriverLoaded,
+    EndpointCreated,
+    EndpointDeleted,
+    EndpointEvent,
+    EndpointInspected,
+    EndpointJoined,
+    EndpointLeft,
+    EndpointPublished,
+    EndpointUnpublished,
+    FirewallRebuilt,
+    LinkRemoved,
+    NetworkCreated,
+    NetworkDeleted,
+    NetworkEvent,
+    NetworkRequested,
+    NetworkRestored,
+    SandboxCreated,
+    SandboxDeleted,
+    SandboxEvent,
+)
+
+__all__ = [
+    "AddressReleased",
+    "AddressRequested",
+    "ControllerEvent",
+    "ControllerStarted",
+    "ControllerStopped",
+    "DriverEvent",
+    "DriverFailed",
+    "DriverLoaded",
+    "EndpointCreated",
+    "EndpointDeleted",
+    "EndpointEvent",
+    "EndpointInspected",
+    "EndpointJoined",
+    "EndpointLeft",
+    "EndpointPublished",
+    "EndpointUnpublished",
+    "Event",
+    "FirewallRebuilt",
+    "JoinInfo",
+    "LeaveInfo",
+    "LinkRemoved",
+    "NetworkCreated",
+    "NetworkDeleted",
+    "NetworkEvent",
+    "NetworkRequested",
+    "NetworkRestored",
+    "PoolInspected",
+    "PoolReleased",
+    "PoolRequested",
+    "SandboxCreated",
+    "SandboxDeleted",
+    "SandboxEvent",
+]

@@ -1,0 +1,120 @@
+"""How an endpoint gets an interface in a sandbox."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from . import leaving, publishing
+from .events import EndpointJoined, JoinInfo
+from .gateways import Candidate
+from .interfaces import Interface, place
+from .linux import choose_index
+from .publishing import Member
+from .records import ENDPOINT, Attachment, endpoint_record
+from .rollback import Rollback
+from .services import Services
+from .store import Put
+from .types import EndpointInfo, IPInterface
+
+if TYPE_CHECKING:
+    from .endpoint import Endpoint
+    from .sandbox import Sandbox
+
+
+def candidate_of(info: EndpointInfo, attachment: Attachment | None) -> Candidate:
+    """Return an endpoint as a candidate for its sandbox's default routes."""
+    return Candidate(
+        endpoint=info.id,
+        network=info.network.name,
+        index=attachment.index if attachment else 0,
+        priority=info.gateway_priority,
+        internal=info.network.internal,
+        gateway=attachment.gateway if attachment else None,
+        gateway6=attachment.gateway6 if attachment else None,
+        connected4=attachment.connected4 if attachment else False,
+        connected6=attachment.connected6 if attachment else False,
+    )
+
+
+async def join(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> None:
+    """Join an endpoint to a sandbox; the caller has the locks of both."""
+    info = endpoint.info
+    name = await sandbox.choose_interface(
+        info.interface_name, endpoint.network.interface_prefix
+    )
+    joined = EndpointJoined(endpoint=info, sandbox=sandbox.info, interface=name)
+    async with Rollback() as rollback:
+        undo = partial(_undo, services, endpoint, joined)
+        answer = await services.answer(endpoint.handler, joined, JoinInfo, undo=undo)
+        rollback.push(undo)
+        attachment = await _attach(services, sandbox, info, name, answer)
+        rollback.push(leaving.take_out, services, sandbox, attachment.index, None)
+        rollback.push(sandbox.reroute)
+        candidate = candidate_of(info, attachment)
+        mine = Member(endpoint=endpoint, info=info, candidate=candidate)
+        changes = await publishing.settle(
+            services, sandbox.info, [*sandbox.members(), mine], rollback
+        )
+        info = next((it.info for it in changes if it.endpoint is endpoint), info)
+        others = [it.record() for it in changes if it.endpoint is not endpoint]
+        record = endpoint_record(info, attachment)
+        await services.store.transaction(Put(ENDPOINT + info.id, record), *others)
+        endpoint.attached(attachment)
+        sandbox.attach(endpoint)
+    services.bus.publish(joined)
+    for change in changes:
+        change.endpoint.note(change)
+    services.announce(info, answer)
+
+
+async def _undo(services: Services, endpoint: Endpoint, joined: EndpointJoined) -> None:
+    left = await leaving.tell_left(services, endpoint, joined.sandbox, joined.interface)
+    if left is not None and left.plan is not None:
+        await services.kernel.run(left.plan)
+    services.reaper.want(joined.sandbox.key)
+
+
+async def _attach(
+    services: Services, sandbox: Sandbox, info: EndpointInfo, name: str, join: JoinInfo
+) -> Attachment:
+    """Make an endpoint's interface in a sandbox, and configure it.
+
+    :param name: name of the interface
+    :param join: the driver's part
+    """
+    interface = Interface(
+        name=name,
+        index=choose_index(),
+        addresses=_addresses(info),
+        mac=info.mac,
+        sysctls=info.sysctls,
+        routes=join.routes,
+    )
+    candidate = replace(
+        candidate_of(info, None),
+        gateway=join.gateway if info.address else None,
+        gateway6=join.gateway6 if info.address6 else None,
+        connected4=join.connected4 and info.address is not None,
+        connected6=join.connected6 and info.address6 is not None,
+    )
+    defaults, previous = sandbox.defaults_with(candidate)
+    index = await services.kernel.run(
+        place, sandbox.key, interface, join, defaults, previous
+    )
+    return Attachment(
+        sandbox=sandbox.id,
+        interface=name,
+        index=index,
+        order=services.next_order(),
+        gateway=candidate.gateway,
+        gateway6=candidate.gateway6,
+        connected4=candidate.connected4,
+        connected6=candidate.connected6,
+    )
+
+
+def _addresses(info: EndpointInfo) -> tuple[IPInterface, ...]:
+    own = (info.address, info.address6, *info.link_local)
+    return tuple(address for address in own if address is not None)

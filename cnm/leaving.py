@@ -1,0 +1,170 @@
+"""How endpoints leave a sandbox, and how a sandbox is removed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from types import NoneType
+from typing import TYPE_CHECKING
+
+from . import allocation, interfaces, publishing
+from .events import EndpointDeleted, EndpointLeft, LeaveInfo, SandboxDeleted
+from .plugins import Driver
+from .publishing import Change
+from .records import ENDPOINT, SANDBOX, Attachment, endpoint_record
+from .rollback import Rollback
+from .services import Services
+from .store import Delete, Put
+from .types import EndpointInfo, SandboxInfo
+
+if TYPE_CHECKING:
+    from .endpoint import Endpoint
+    from .sandbox import Sandbox
+
+
+async def leave(
+    services: Services, endpoint: Endpoint, attachment: Attachment, sandbox: Sandbox
+) -> None:
+    """Have an endpoint leave its sandbox; the caller has the locks of both.
+
+    Its ports and its default routes move to another endpoint first, if there is one.
+    """
+    async with Rollback() as rollback:
+        members = sandbox.members(leaving=endpoint)
+        changes = await publishing.settle(
+            services, sandbox.info, members, rollback, tolerant=True
+        )
+        await sandbox.reroute_without(endpoint)
+        rollback.push(sandbox.reroute)
+        left = await tell_left(services, endpoint, sandbox.info, attachment.interface)
+    await take_out(services, sandbox, attachment.index, left)
+    record = endpoint_record(replace(endpoint.info, ports=()), None)
+    others = [it.record() for it in changes if it.endpoint is not endpoint]
+    await services.store.transaction(Put(ENDPOINT + endpoint.id, record), *others)
+    for change in changes:
+        change.endpoint.note(change)
+    endpoint.detached()
+    sandbox.detach(endpoint)
+
+
+async def tell_left(
+    services: Services, endpoint: Endpoint, sandbox: SandboxInfo, interface: str
+) -> LeaveInfo | None:
+    """Tell the driver that an endpoint leaves."""
+    event = EndpointLeft(endpoint=endpoint.info, sandbox=sandbox, interface=interface)
+    endpoint.leaving = True
+    try:
+        return await services.answer(endpoint.handler, event, LeaveInfo, NoneType)
+    except BaseException:
+        endpoint.leaving = False
+        raise
+
+
+async def take_out(
+    services: Services, sandbox: Sandbox, index: int, left: LeaveInfo | None
+) -> None:
+    """Take an interface out of a sandbox that lives on."""
+    await services.kernel.run(interfaces.take_out, sandbox.key, index, left)
+    services.reaper.want(sandbox.key)
+
+
+async def forget(
+    services: Services, driver: Driver, info: EndpointInfo, *, force: bool
+) -> list[Exception]:
+    """Have the driver forget an endpoint, and give back its addresses.
+
+    :return: what failed, if forced
+    """
+    failures: list[Exception] = []
+    try:
+        await services.handle(driver, EndpointDeleted(endpoint=info))
+    except Exception as exc:
+        if not force:
+            raise
+        failures.append(exc)
+    ipam = await services.ipam(info.network.ipam)
+    own = (info.address, info.address6)
+    try:
+        await allocation.release_addresses(ipam, info.network, info.id, own)
+    except Exception as exc:
+        if not force:
+            raise
+        failures.append(exc)
+    return failures
+
+
+async def remove(
+    services: Services, sandbox: Sandbox, directory: str
+) -> list[Exception]:
+    """Remove a sandbox and its endpoints; the caller has the locks of all of them.
+
+    :param directory: directory of the sandbox's files
+    :return: what failed
+    """
+    endpoints = sandbox.endpoints
+    failures: list[Exception] = []
+    left: list[LeaveInfo | None] = []
+    withdrawn: list[Change] = []
+    for endpoint in endpoints:
+        try:
+            change = await publishing.withdraw(services, sandbox.info, endpoint)
+            withdrawn += [change] if change else []
+        except Exception as exc:
+            failures.append(exc)
+        try:
+            left.append(
+                await tell_left(services, endpoint, sandbox.info, endpoint.interface)
+            )
+        except Exception as exc:
+            failures.append(exc)
+            left.append(None)
+    failures += await _take_down(services, sandbox, left, directory)
+    for endpoint in endpoints:
+        failures += await forget(services, endpoint.handler, endpoint.info, force=True)
+    keys = [Delete(ENDPOINT + endpoint.id) for endpoint in endpoints]
+    await services.store.transaction(*keys, Delete(SANDBOX + sandbox.id))
+    for change in withdrawn:
+        change.endpoint.note(change)
+    for endpoint in endpoints:
+        endpoint.detached()
+        sandbox.detach(endpoint)
+        endpoint.removed()
+    services.sandboxes.remove(sandbox)
+    services.bus.publish(SandboxDeleted(sandbox=sandbox.info))
+    return failures
+
+
+async def _take_down(
+    services: Services,
+    sandbox: Sandbox,
+    left: Sequence[LeaveInfo | None],
+    directory: str,
+) -> list[Exception]:
+    """Take the interfaces and the namespace down."""
+    failures: list[Exception] = []
+    endpoints = sandbox.endpoints
+    steps = []
+    if sandbox.adopted:
+        for endpoint, info in zip(endpoints, left, strict=True):
+            index = endpoint.attachment.index if endpoint.attachment else 0
+            steps.append((interfaces.take_out, (sandbox.key, index, info)))
+        left = ()
+    for plan, arguments in steps:
+        try:
+            await services.kernel.run(plan, *arguments)
+        except Exception as exc:
+            failures.append(exc)
+    if sandbox.adopted and endpoints:
+        services.reaper.want(sandbox.key)
+        await services.reaper.reap()
+    # sandboxes on the host's own namespace share a key
+    others = [other for other in services.sandboxes if other is not sandbox]
+    key = "" if any(other.key == sandbox.key for other in others) else sandbox.key
+    try:
+        await services.kernel.run(interfaces.destroy, key, left, directory)
+    except Exception as exc:
+        failures.append(exc)
+    services.reaper.forget(sandbox.key)
+    if endpoints:
+        services.reaper.want()
+    return failures

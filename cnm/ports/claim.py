@@ -1,0 +1,257 @@
+"""Taking the ports of a publication: all of them, or none."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from itertools import chain
+from socket import socket
+from typing import TypeAlias
+
+from ..errors import UnavailableError
+from ..types import IPAddress, PortBinding, Proto
+from .ephemeral import Ephemeral, Pool, read_pool
+from .holding import Holding
+from .ledger import Ledger, Owner
+from .places import HostPort, host_port
+from .publication import PortGroup
+from .refusals import Refusals
+
+_logger = logging.getLogger(__name__)
+
+#: Takes a port, and returns the socket that has it, if it needs one.
+Take: TypeAlias = Callable[[HostPort], socket | None]
+
+
+class Registry:
+    """The ports that a controller has taken.
+
+    :ivar ledger: who has which
+    :ivar wanted: the first and the last port that would have done as well
+    :ivar ephemeral: which ones are next
+    """
+
+    def __init__(self) -> None:
+        self.ledger = Ledger()
+        self.wanted: dict[HostPort, tuple[int, int]] = {}
+        self.ephemeral = Ephemeral()
+
+    def release(self, places: Iterable[HostPort], holding: Holding) -> None:
+        """Give ports up."""
+        gone = frozenset(places)
+        for place in gone:
+            self.ledger.remove(place)
+            self.wanted.pop(place, None)
+        try:
+            holding.release(gone)
+        except UnavailableError:
+            _logger.warning("ports are held that are not published", exc_info=True)
+
+
+class Claim:
+    """The ports that an endpoint gets, one group after the other.
+
+    What the endpoint has already stays its own if it is asked for again. Once ports
+    have been taken, either :meth:`settle` or :meth:`undo` ends the claim. The methods
+    are for plans, one at a time.
+
+    :param take: takes a port
+    :param before: the bindings that the endpoint has
+    :param holding: the sockets of those; new ones are put to them
+    :param preferred: bindings of former times, whose ports are tried first
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        owner: Owner,
+        take: Take,
+        *,
+        before: Iterable[PortBinding],
+        holding: Holding,
+        preferred: Iterable[PortBinding] = (),
+    ) -> None:
+        self._registry = registry
+        self._owner = owner
+        self._take = take
+        self._before = {host_port(it): it for it in before if it.host_port}
+        self._holding = holding
+        self._preferred: dict[tuple[int, Proto], dict[int, None]] = {}
+        for it in chain(self._before.values(), preferred):
+            if it.host_port:
+                key = (it.container_port, it.proto)
+                self._preferred.setdefault(key, {})[it.host_port] = None
+        self._claimed = Ledger()
+        self._fresh = Holding(parks=holding.parks)
+        self._new: list[HostPort] = []
+        self._kept: set[HostPort] = set()
+        self._wanted: dict[HostPort, tuple[int, int]] = {}
+        self._displaced: list[HostPort] = []
+        self._pool: Pool | None = None
+
+    def take(self, groups: Iterable[PortGroup]) -> tuple[PortBinding, ...]:
+        """Take a port of the host for each group, at all of its addresses.
+
+        :raises PortInUse: if ports are in use
+        :raises NoAvailablePort: if every port of a range is
+        :raises MissingCapability: if ports are for the privileged only
+        :raises InvalidError: if addresses are not there, or for several reasons
+        :raises UnavailableError: if there is no room for so many sockets
+        """
+        refusals = Refusals()
+        bindings: list[PortBinding] = []
+        for group in groups:
+            if port := self._choose(group, refusals):
+                bindings.extend(group.bindings(port))
+        refusals.check()
+        self._fresh.park()
+        return tuple(bindings)
+
+    def settle(self) -> None:
+        """Keep what has been taken, and let go of what was not asked for again."""
+        self._registry.release(self._before.keys() - self._kept, self._holding)
+        for place in self._new:
+            self._registry.ledger.add(place, self._owner)
+        self._registry.wanted |= self._wanted
+        self._holding.absorb(self._fresh)
+
+    def undo(self) -> None:
+        """Let go of what has been taken."""
+        self._fresh.close()
+        for place in self._displaced:
+            try:
+                if held := self._take(place):
+                    self._holding.add(place, held)
+                self._registry.ledger.add(place, self._owner)
+            except (OSError, UnavailableError):
+                title = self._owner.title
+                _logger.exception("%s of %s is lost", place.described, title)
+
+    def _choose(self, group: PortGroup, refusals: Refusals) -> int:
+        """Take a port for a group, and return it, or 0."""
+        if group.exact:
+            return group.first * self._try(group, group.first, refusals)
+        for port in self._candidates(group):
+            tried = Refusals()
+            if self._try(group, port, tried):
+                if not group.first:
+                    self._registry.ephemeral.chosen(group.proto, port)
+                return port
+            if not tried.is_busy:
+                refusals.absorb(tried)
+                return 0
+        refusals.exhausted(self._exhausted(group))
+        return 0
+
+    def _candidates(self, group: PortGroup) -> Iterator[int]:
+        """Yield the ports that will do, those of former times first."""
+        key = (group.container_port, group.proto)
+        former = [
+            port
+            for port in self._preferred.get(key, ())
+            if not group.first or group.first <= port <= group.last
+        ]
+        # what was another request's may be had, unless there is one of its own
+        yield from sorted(former, key=lambda port: not self._was_for(group, port))
+        if group.first:
+            yield from range(group.first, group.last + 1)
+        else:
+            ephemeral = self._registry.ephemeral
+            yield from ephemeral.candidates(group.proto, self._ephemeral_pool())
+
+    def _was_for(self, group: PortGroup, port: int) -> bool:
+        """Tell whether a port was taken for the same request."""
+        wanted = self._registry.wanted
+        places = (HostPort(address, group.proto, port) for address, _ in group.ways)
+        return any(wanted.get(it) == (group.first, group.last) for it in places)
+
+    def _ephemeral_pool(self) -> Pool:
+        if self._pool is None:
+            self._pool = read_pool()
+        return self._pool
+
+    def _try(self, group: PortGroup, port: int, refusals: Refusals) -> bool:
+        """Take a port at all addresses of a group; return False if one is refused."""
+        taken: dict[HostPort, socket | None] = {}
+        kept: list[HostPort] = []
+        refused = False
+        with ExitStack() as stack:
+            for address, target in group.ways:
+                place = HostPort(address, group.proto, port)
+                if self._is_ours(place, group, target):
+                    kept.append(place)
+                elif rival := self._rival(place, displaces=group.exact):
+                    refusals.in_use(place, rival)
+                    refused = True
+                else:
+                    try:
+                        taken[place] = held = self._take(place)
+                    except OSError as exc:
+                        refusals.refused(place, exc, len(self._new))
+                        refused = True
+                    else:
+                        stack.callback(_close, held)
+            if refused:
+                return False
+            self._keep(group, kept, taken)
+            stack.pop_all()
+        return True
+
+    def _keep(
+        self,
+        group: PortGroup,
+        kept: Iterable[HostPort],
+        taken: dict[HostPort, socket | None],
+    ) -> None:
+        self._kept.update(kept)
+        for place in chain(kept, taken):
+            self._claimed.add(place, self._owner)
+            self._wanted[place] = (group.first, group.last)
+        self._new += taken
+        for place, held in taken.items():
+            if held is not None:
+                self._fresh.add(place, held)
+
+    def _is_ours(self, place: HostPort, group: PortGroup, target: IPAddress) -> bool:
+        """Tell whether the endpoint has a port that no other request has claimed.
+
+        A socket that only holds a port does not care where the port leads.
+        """
+        binding = self._before.get(place)
+        if binding is None or self._claimed.rivals(place):
+            return False
+        leads_to = binding.container_address, binding.container_port
+        return self._holding.parks or leads_to == (target, group.container_port)
+
+    def _rival(self, place: HostPort, *, displaces: bool) -> str:
+        """Return who has a port, or ``""``.
+
+        :param displaces: whether the endpoint's own ports make room, for instance one
+            at all addresses for the same one at a single address
+        """
+        if self._claimed.rivals(place):
+            return self._owner.title
+        rivals = self._registry.ledger.rivals(place)
+        for _, owner in rivals:
+            if owner.id != self._owner.id or not displaces:
+                return owner.title
+        for rival, _ in rivals:
+            self._holding.release({rival})
+            self._registry.ledger.remove(rival)
+            del self._before[rival]
+            self._displaced.append(rival)
+        return ""
+
+    def _exhausted(self, group: PortGroup) -> str:
+        first, last = group.first, group.last
+        if not first:
+            pool = self._ephemeral_pool()
+            first, last = pool.first, pool.last
+        addresses = " and ".join(str(address) for address, _ in group.ways)
+        return f"every port of {first}-{last}/{group.proto} is in use at {addresses}"
+
+
+def _close(held: socket | None) -> None:
+    if held is not None:
+        held.close()

@@ -1,0 +1,5 @@
+"""A machine outside."""
+
+from tests.integration.api.conftest import outside
+
+__all__ = ["outside"]
