@@ -10,7 +10,6 @@ from .errors import (
     ForbiddenError,
     InvalidError,
     KernelError,
-    MissingFeature,
     NetlinkError,
     UnavailableError,
 )
@@ -97,7 +96,6 @@ __all__ = [
     "JoinInfo",
     "KernelError",
     "LeaveInfo",
-    "MissingFeature",
     "NetlinkError",
     "NetworkCreated",
     "NetworkDeleted",

@@ -73,6 +73,7 @@ async def _undo(services: Services, endpoint: Endpoint, joined: EndpointJoined) 
     left = await leaving.tell_left(services, endpoint, joined.sandbox, joined.interface)
     if left is not None and left.plan is not None:
         await services.kernel.run(left.plan)
+        services.forgetter.addresses(left.forget)
     services.reaper.want(joined.sandbox.key)
 
 

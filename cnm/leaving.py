@@ -66,6 +66,8 @@ async def take_out(
     """Take an interface out of a sandbox that lives on."""
     await services.kernel.run(interfaces.take_out, sandbox.key, index, left)
     services.reaper.want(sandbox.key)
+    if left is not None:
+        services.forgetter.addresses(left.forget)
 
 
 async def forget(
@@ -119,6 +121,8 @@ async def remove(
             failures.append(exc)
             left.append(None)
     failures += await _take_down(services, sandbox, left, directory)
+    for info in left:
+        services.forgetter.addresses(info.forget if info else ())
     for endpoint in endpoints:
         failures += await forget(services, endpoint.handler, endpoint.info, force=True)
     keys = [Delete(ENDPOINT + endpoint.id) for endpoint in endpoints]

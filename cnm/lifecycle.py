@@ -39,6 +39,7 @@ from .linux import (
     namespaces,
 )
 from .linux.announcer import Announcer
+from .linux.forgetter import Forgetter
 from .linux.privileges import require_capabilities
 from .linux.reaper import Reaper
 from .network import Network
@@ -179,6 +180,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Services:
         fwmark=settings.accept_fwmark,
         enabled=settings.firewall != "none",
     )
+    forgetter = Forgetter(kernel)
     proxy = Proxy(kernel, firewall) if settings.userland_proxy else None
     ports = PortMapper(
         kernel,
@@ -186,6 +188,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Services:
         binding4=settings.host_binding_ipv4,
         binding6=settings.host_binding_ipv6,
         proxy=proxy,
+        forgetter=forgetter,
     )
     stack.push_async_callback(_shielded, ports.close)
     services = Services(
@@ -202,6 +205,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Services:
         bus=Bus(),
         announcer=Announcer(kernel),
         reaper=Reaper(kernel),
+        forgetter=forgetter,
         routes=routes,
         monitor=monitor,
         drivers=drivers,
@@ -224,7 +228,8 @@ async def _shielded(work: Callable[..., Awaitable[object]], *args: object) -> No
 
 async def start_tasks(services: Services, tasks: TaskGroup) -> None:
     """Start what a controller does in the background."""
-    for job in (services.announcer.run, services.reaper.run):
+    jobs = services.announcer.run, services.reaper.run, services.forgetter.run
+    for job in jobs:
         tasks.start_soon(_guard, job)
     tasks.start_soon(_guard, partial(_watch, services))
     if services.proxy is not None:
@@ -310,6 +315,7 @@ async def stop(services: Services) -> list[Exception]:
     try:
         services.reaper.want(singly=True)
         await services.reaper.reap()
+        await services.forgetter.flush()
         if services.ephemeral:
             await services.kernel.run(_remove_table, services)
     except Exception as exc:

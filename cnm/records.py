@@ -20,6 +20,7 @@ from .types import (
     NetworkInfo,
     NetworkState,
     PortBinding,
+    Proto,
     SandboxInfo,
 )
 
@@ -152,7 +153,7 @@ def endpoint_record(
         "link_local": [str(address) for address in info.link_local],
         "aliases": list(info.aliases),
         "port_requests": [str(request) for request in info.port_requests],
-        "ports": [_binding_record(binding) for binding in info.ports],
+        "ports": [str(binding) for binding in info.ports],
         "exposed": [str(port) for port in info.exposed],
         "labels": dict(info.labels),
         "options": dict(info.options),
@@ -175,24 +176,27 @@ def endpoint_record(
     }
 
 
-def _binding_record(binding: PortBinding) -> dict[str, JSON]:
-    return {
-        "container_port": binding.container_port,
-        "proto": binding.proto,
-        "host_port": binding.host_port,
-        "host_address": str(binding.host_address),
-        "container_address": str(binding.container_address),
-    }
-
-
-def _binding(value: dict[str, Any]) -> PortBinding:
+def _binding(text: str) -> PortBinding:
+    """Return the binding that says ``text`` of itself. There may be thousands."""
+    host, arrow, target = text.rpartition("->")
+    target, _, proto = target.rpartition("/")
+    container_address, container_port = _place(target)
+    host_address, host_port = _place(host) if arrow else (None, 0)
+    if host_address is None:
+        anywhere = "0.0.0.0" if container_address.version == 4 else "::"
+        host_address = ipaddress.ip_address(anywhere)
     return PortBinding(
-        container_port=value["container_port"],
-        proto=value["proto"],
-        host_port=value["host_port"],
-        host_address=ipaddress.ip_address(value["host_address"]),
-        container_address=ipaddress.ip_address(value["container_address"]),
+        container_port=container_port,
+        proto=cast("Proto", proto),
+        host_port=host_port,
+        host_address=host_address,
+        container_address=container_address,
     )
+
+
+def _place(text: str) -> tuple[IPAddress, int]:
+    address, _, port = text.rpartition(":")
+    return ipaddress.ip_address(address.strip("[]")), int(port)
 
 
 def endpoint_info(record: Mapping[str, JSON], network: NetworkInfo) -> EndpointInfo:

@@ -16,6 +16,7 @@ from .events import DriverEvent, DriverFailed, DriverLoaded, JoinInfo
 from .firewall import Firewall, admit
 from .linux import HostRoutes, Kernel, Monitor, Sockets
 from .linux.announcer import Announcer
+from .linux.forgetter import Forgetter
 from .linux.reaper import Reaper
 from .plugins import Driver, DriverRegistry
 from .rollback import Rollback
@@ -55,6 +56,7 @@ class Services:
     bus: Bus
     announcer: Announcer
     reaper: Reaper
+    forgetter: Forgetter
     routes: HostRoutes
     monitor: Monitor
     drivers: DriverRegistry

@@ -165,7 +165,8 @@ class BridgeDriver(NetworkDriver):
     @hookimpl
     async def cnm_endpoint_left(self, event: EndpointLeft) -> LeaveInfo:
         """Say how the veth pair is removed."""
-        return LeaveInfo(plan=self._port(event.endpoint).unplug)
+        port = self._port(event.endpoint)
+        return LeaveInfo(plan=port.unplug, forget=port.addresses)
 
     @hookimpl
     async def cnm_endpoint_published(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import errno
-import logging
 from dataclasses import dataclass
 
 from cnm.driver import (
     EndpointInfo,
     IPAddress,
     KernelError,
-    MissingFeature,
     NetlinkError,
 )
 from cnm.linux import (
@@ -20,7 +18,6 @@ from cnm.linux import (
     add_veth,
     choose_index,
     delete_neighbour,
-    forget_addresses,
     get_link,
     parse_link,
     set_bridge_port,
@@ -29,8 +26,6 @@ from cnm.linux import (
 )
 
 from .options import MTU_LOW_IPV6
-
-_logger = logging.getLogger(__name__)
 
 
 def host_interface(endpoint: EndpointInfo) -> str:
@@ -111,7 +106,7 @@ class Port:
         """Plan: take the port off the network; the reaper deletes it.
 
         No error if it is gone. What the host knows of the addresses' owner is
-        forgotten, connections included, so that the next one is reached at once.
+        forgotten, so that the next one is reached at once.
         """
         try:
             sockets.route.call(
@@ -122,10 +117,6 @@ class Port:
             gone = (errno.ENODEV, errno.ENOENT)
             if any(error.errno not in gone for error in (exc, *exc.others)):
                 raise
-        try:
-            forget_addresses(sockets, *self.addresses)
-        except MissingFeature as exc:  # they end by themselves, after a while
-            _logger.warning("connections of %s are not forgotten: %s", self.name, exc)
 
 
 def _bridges_are_filtered() -> bool:

@@ -57,9 +57,12 @@ class LeaveInfo:
     :ivar plan: blocking function that takes the link off the network; the core runs
         it in a worker thread together with its own part. It must succeed if the link
         is gone already.
+    :ivar forget: addresses whose connections the host is to forget, soon afterwards, so
+        that they are not taken for those of the next owner
     """
 
     plan: Callable[[Sockets], None] | None = None
+    forget: tuple[IPAddress, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import anyio
+
+from ..linux.forgetter import Forgetter
 from .publication import (
     LOOPBACK6,
     UNSPECIFIED6,
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
     from ..firewall import Firewall
     from ..linux import Kernel, Sockets
+    from ..linux.forgetter import Port
     from ..types import IPAddress, PortBinding
     from .proxy import Proxy
 
@@ -40,6 +44,8 @@ class PortMapper:
         has no default either; without one, all addresses
     :param binding6: the same for IPv6
     :param proxy: the user-space proxy, or None to have none
+    :param forgetter: has connections to ports that have come or gone be forgotten in
+        the background; without one, they are when the call returns
     """
 
     def __init__(
@@ -50,8 +56,10 @@ class PortMapper:
         binding4: IPAddress | None = None,
         binding6: IPAddress | None = None,
         proxy: Proxy | None,
+        forgetter: Forgetter | None = None,
     ) -> None:
         self._kernel = kernel
+        self._forgetter = forgetter
         self._proxy = proxy
         self._host = Host(
             binding4=binding4,
@@ -95,7 +103,9 @@ class PortMapper:
         host = await self._present_host(publication)
         if self._translation is not None:
             plan = self._translation.publish
-            return await self._kernel.run(plan, publication, host)
+            bindings, outdated = await self._kernel.run(plan, publication, host)
+            await self._forget(outdated)
+            return bindings
         if self._service is not None:
             return await self._service.publish(publication, host)
         return open_ports(publication)
@@ -112,7 +122,7 @@ class PortMapper:
         """
         if self._translation is not None and endpoint_id in self._translation:
             plan = self._translation.withdraw
-            await self._kernel.run(plan, endpoint_id, bindings)
+            await self._forget(await self._kernel.run(plan, endpoint_id, bindings))
         elif self._service is not None and endpoint_id in self._service:
             await self._service.withdraw(endpoint_id, bindings)
 
@@ -124,6 +134,15 @@ class PortMapper:
             self._service.close()
         if self._proxy is not None:
             self._proxy.close()
+
+    async def _forget(self, outdated: list[Port]) -> None:
+        if not outdated:
+            return
+        forgetter = self._forgetter or Forgetter(self._kernel)
+        forgetter.ports(outdated)
+        if self._forgetter is None:
+            with anyio.CancelScope(shield=True):
+                await forgetter.flush()
 
     async def _present_host(self, publication: Publication) -> Host:
         """Return what the host has at present; addresses of loopback may come and go.

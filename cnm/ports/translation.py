@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..errors import KernelError
-from ..linux import forget_ports, set_ipv4_configuration
+from ..linux import set_ipv4_configuration
 from .claim import Claim, Registry
 from .elements import elements, is_proxied
 from .holding import Holding
@@ -22,11 +20,10 @@ if TYPE_CHECKING:
 
     from ..firewall import Element, Firewall
     from ..linux import Sockets
-    from ..types import IPAddress, PortBinding, Proto
+    from ..linux.forgetter import Port
+    from ..types import PortBinding
     from .publication import Host, Publication
     from .routes import Routes, Target
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +63,11 @@ class Translation:
 
     def publish(
         self, sockets: Sockets, publication: Publication, host: Host
-    ) -> tuple[PortBinding, ...]:
-        """Plan: publish exactly what a publication says, or change nothing."""
+    ) -> tuple[tuple[PortBinding, ...], list[Port]]:
+        """Plan: publish exactly what a publication says, or change nothing.
+
+        :return: all bindings, and the ports whose connections are out of date
+        """
         endpoint = publication.endpoint
         with self._lock:
             old = self._published.get(endpoint.id, _NOTHING)
@@ -90,29 +90,31 @@ class Translation:
             except BaseException:
                 claim.undo()
                 raise
-            change.forget(sockets, known=frozenset(endpoint.ports))
             claim.settle()
             self._note(endpoint.id, new, holding)
-            return bindings
+            return bindings, change.outdated(known=frozenset(endpoint.ports))
 
     def withdraw(
         self, sockets: Sockets, endpoint_id: str, gone: Iterable[PortBinding] | None
-    ) -> None:
-        """Plan: take bindings of an endpoint back, or all of them for None."""
+    ) -> list[Port]:
+        """Plan: take bindings of an endpoint back, or all of them for None.
+
+        :return: the ports whose connections are out of date
+        """
         with self._lock:
             old = self._published.get(endpoint_id)
             if old is None:
-                return
+                return []
             goes = set(old.bindings if gone is None else gone)
             stay = tuple(it for it in old.bindings if it not in goes)
             new = self._made(stay, old.direct)
             change = _Change(old, new)
             self._commit(sockets, change)
-            change.forget(sockets)
             holding = self._holdings[endpoint_id]
             places = [host_port(it) for it in change.went if it.host_port]
             self._registry.release(places, holding)
             self._note(endpoint_id, new, holding)
+            return change.outdated()
 
     def close(self) -> None:
         """Let go of all ports; the table stays as it is."""
@@ -172,10 +174,8 @@ class _Change:
         if bridge and any(map(_is_local, self.came)):
             sockets.route.call(set_ipv4_configuration(bridge, route_localnet=1))
 
-    def forget(
-        self, sockets: Sockets, known: frozenset[PortBinding] = frozenset()
-    ) -> None:
-        """Have connections be looked at anew, which are under way.
+    def outdated(self, known: frozenset[PortBinding] = frozenset()) -> list[Port]:
+        """Return the ports whose connections are to be looked at anew.
 
         Those to ports that have gone end. Of those to ports that have come, only UDP
         has any: clients that have asked in vain, and keep asking.
@@ -183,24 +183,22 @@ class _Change:
         :param known: bindings that come back after a restart; theirs go on
         """
         new = (it for it in self.came - known if it.proto == "udp")
-        ports = [_seen_by_clients(it) for it in (*new, *self.went) if it.host_port]
+        ports: list[Port] = [
+            _seen_by_clients(it) for it in (*new, *self.went) if it.host_port
+        ]
         ports += [
             _seen_in_sandbox(binding)
             for binding in self.went
             if self.old.direct or not binding.host_port
         ]
-        try:
-            forget_ports(sockets, ports)
-        except KernelError:
-            # the table is right: it is only that old clients are late to notice
-            _logger.warning("connections could not be forgotten", exc_info=True)
+        return ports
 
 
-def _seen_by_clients(binding: PortBinding) -> tuple[Proto, IPAddress, int]:
+def _seen_by_clients(binding: PortBinding) -> Port:
     return binding.proto, binding.host_address, binding.host_port
 
 
-def _seen_in_sandbox(binding: PortBinding) -> tuple[Proto, IPAddress, int]:
+def _seen_in_sandbox(binding: PortBinding) -> Port:
     return binding.proto, binding.container_address, binding.container_port
 
 

@@ -1,0 +1,76 @@
+"""Having connections be forgotten, in the background.
+
+Going through the table of connections takes the kernel some milliseconds, however few
+there are: nobody waits for that, and what comes together is done together.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TypeAlias
+
+import anyio
+
+from ..errors import KernelError
+from .conntrack import forget_addresses, forget_ports
+from .kernel import Kernel, Sockets
+
+if TYPE_CHECKING:
+    from ..types import IPAddress, Proto
+
+#: protocol, address of the host, port
+Port: TypeAlias = "tuple[Proto, IPAddress | None, int]"
+
+_logger = logging.getLogger(__name__)
+
+
+class Forgetter:
+    """Has the connections of addresses and ports be forgotten soon.
+
+    :param delay: seconds to wait for further ones
+    """
+
+    def __init__(self, kernel: Kernel, *, delay: float = 0.01) -> None:
+        self._kernel = kernel
+        self._delay = delay
+        self._wanted = anyio.Event()
+        self._addresses: set[IPAddress] = set()
+        self._ports: set[Port] = set()
+
+    def addresses(self, addresses: Iterable[IPAddress]) -> None:
+        """Forget what comes from addresses, and what goes to them."""
+        self._addresses.update(addresses)
+        self._wanted.set()
+
+    def ports(self, ports: Iterable[Port]) -> None:
+        """Forget what was sent to ports of the host, see :func:`forget_ports`."""
+        self._ports.update(ports)
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Forget when there is something to forget, until cancelled."""
+        while True:
+            await self._wanted.wait()
+            await anyio.sleep(self._delay)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Forget now. A failure is logged: what is left ends by itself."""
+        self._wanted = anyio.Event()
+        addresses, self._addresses = self._addresses, set()
+        ports, self._ports = self._ports, set()
+        if not addresses and not ports:
+            return
+        try:
+            await self._kernel.run(_forget, addresses, ports)
+        except KernelError:
+            _logger.warning("connections could not be forgotten", exc_info=True)
+
+
+def _forget(
+    sockets: Sockets, addresses: Iterable[IPAddress], ports: Iterable[Port]
+) -> None:
+    """Plan: forget both."""
+    forget_addresses(sockets, *addresses)
+    forget_ports(sockets, ports)
