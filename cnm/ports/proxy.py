@@ -30,7 +30,7 @@ from .sockets import listen
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup, TaskStatus
 
-    from ..types import PortBinding
+    from ..types import PortBinding, Proto
 
 _logger = logging.getLogger(__name__)
 
@@ -41,6 +41,8 @@ _SOCKADDR_IN6 = struct.Struct("!2xH24x")
 
 _NO_IPV6 = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+# Behind the ports that the kernel chooses by itself, net.ipv4.ip_local_port_range.
+_OUT_OF_THE_WAY = range(65535, 65435, -1)
 # Seconds to wait for room for another connection.
 _BACK_OFF = 0.1
 
@@ -131,7 +133,7 @@ class Proxy:
         elements = []
         try:
             for proto in PROXIED_PROTOCOLS:
-                opened.append(listen(HostPort(LOOPBACK6, proto, 0)))
+                opened.append(_listen_out_of_the_way(proto))
                 port: int = opened[-1].getsockname()[1]
                 elements.append(Element(PROXY, (proto,), (port,)))
             self._firewall.update(sockets, add=elements)
@@ -219,6 +221,17 @@ class Proxy:
             if valid:
                 await connected(server)
                 await relay(client, server)
+
+
+def _listen_out_of_the_way(proto: Proto) -> socket.socket:
+    """Listen at ``::1``, at a port that hardly anybody wants to publish."""
+    for port in _OUT_OF_THE_WAY:
+        try:
+            return listen(HostPort(LOOPBACK6, proto, port))
+        except OSError as exc:
+            if exc.errno != errno.EADDRINUSE:
+                raise
+    return listen(HostPort(LOOPBACK6, proto, 0))
 
 
 def _connect(sockets: Sockets, target: Target) -> socket.socket:

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
+from typing import Any
 
 import anyio
 import pytest
@@ -22,7 +23,7 @@ from tests.integration.lab import BLOCKED_AFTER
 from .peer import Peer
 from .world import HOST4, HOST6, World, descriptors, publisher
 
-ONLY4 = {"address6": ""}
+ONLY4: dict[str, Any] = {"address6": ""}
 LARGE = bytes(range(256)) * 4096 * 4
 #: the ways to the proxy: redirected by the firewall, or served without one
 WAYS = pytest.mark.parametrize("enabled", [True, False], ids=["redirected", "served"])

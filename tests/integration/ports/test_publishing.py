@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ from tests.integration.lab import BLOCKED_AFTER
 
 from .world import BOX4, BOX6, HOST4, HOST6, World, binding, descriptors, publisher
 
-ONLY4 = {"address6": ""}
+ONLY4: dict[str, Any] = {"address6": ""}
 
 
 async def test_a_port_is_reached_from_everywhere(world: World) -> None:
