@@ -60,7 +60,7 @@ class Endpoint:
         self._role = Role()
         self._deleted = False
         #: whether it is on its way out of its sandbox
-        self.leaving = False
+        self.leaving: bool = False
         self.lock: anyio.Lock = anyio.Lock(fast_acquire=True)
 
     def __repr__(self) -> str:

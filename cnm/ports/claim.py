@@ -33,9 +33,9 @@ class Registry:
     """
 
     def __init__(self) -> None:
-        self.ledger = Ledger()
+        self.ledger: Ledger = Ledger()
         self.wanted: dict[HostPort, tuple[int, int]] = {}
-        self.ephemeral = Ephemeral()
+        self.ephemeral: Ephemeral = Ephemeral()
 
     def release(self, places: Iterable[HostPort], holding: Holding) -> None:
         """Give ports up."""

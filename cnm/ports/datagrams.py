@@ -94,8 +94,8 @@ class _Flow:
 
     def __init__(self, key: _Key, pending: Iterable[bytes] = ()) -> None:
         self.key = key
-        self.last = anyio.current_time()
-        self.scope = anyio.CancelScope()
+        self.last: float = anyio.current_time()
+        self.scope: anyio.CancelScope = anyio.CancelScope()
         self.place: HostPort | None = None
         self.pending: deque[bytes] | None = deque(pending, maxlen=_PENDING)
         self._connection: socket.socket

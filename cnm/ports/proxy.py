@@ -61,7 +61,7 @@ class Proxy:
     def __init__(self, kernel: Kernel, firewall: Firewall) -> None:
         self._kernel = kernel
         self._firewall = firewall
-        self.routes = Routes()
+        self.routes: Routes = Routes()
         self._flows = Flows()
         self._opening = anyio.Lock()
         self._redirected: tuple[socket.socket, ...] = ()
