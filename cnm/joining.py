@@ -100,6 +100,7 @@ async def _attach(
         connected4=join.connected4 and info.address is not None,
         connected6=join.connected6 and info.address6 is not None,
     )
+    await services.forgetter.settle(it.ip for it in interface.addresses)
     defaults, previous = sandbox.defaults_with(candidate)
     index = await services.kernel.run(
         place, sandbox.key, interface, join, defaults, previous

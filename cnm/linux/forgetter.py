@@ -28,6 +28,9 @@ _logger = logging.getLogger(__name__)
 class Forgetter:
     """Has the connections of addresses and ports be forgotten soon.
 
+    Who uses one of them anew waits until that has been done, with :meth:`settle`: the
+    next owner's connections would be forgotten, too.
+
     :param delay: seconds to wait for further ones
     """
 
@@ -35,6 +38,8 @@ class Forgetter:
         self._kernel = kernel
         self._delay = delay
         self._wanted = anyio.Event()
+        self._lock = anyio.Lock()
+        # what waits, and what is under way
         self._addresses: set[IPAddress] = set()
         self._ports: set[Port] = set()
 
@@ -48,6 +53,15 @@ class Forgetter:
         self._ports.update(ports)
         self._wanted.set()
 
+    async def settle(self, addresses: Iterable[IPAddress] = ()) -> None:
+        """Return when nothing is to be forgotten any more.
+
+        :param addresses: of these addresses only; if there are none, of any port
+        """
+        addresses = set(addresses)
+        if self._addresses & addresses or (self._ports and not addresses):
+            await self.flush()
+
     async def run(self) -> None:
         """Forget when there is something to forget, until cancelled."""
         while True:
@@ -57,15 +71,17 @@ class Forgetter:
 
     async def flush(self) -> None:
         """Forget now. A failure is logged: what is left ends by itself."""
-        self._wanted = anyio.Event()
-        addresses, self._addresses = self._addresses, set()
-        ports, self._ports = self._ports, set()
-        if not addresses and not ports:
-            return
-        try:
-            await self._kernel.run(_forget, addresses, ports)
-        except KernelError:
-            _logger.warning("connections could not be forgotten", exc_info=True)
+        async with self._lock:
+            self._wanted = anyio.Event()
+            addresses, ports = frozenset(self._addresses), frozenset(self._ports)
+            if not addresses and not ports:
+                return
+            try:
+                await self._kernel.run(_forget, addresses, ports)
+            except KernelError:
+                _logger.warning("connections could not be forgotten", exc_info=True)
+            self._addresses -= addresses
+            self._ports -= ports
 
 
 def _forget(

@@ -44,8 +44,8 @@ class PortMapper:
         has no default either; without one, all addresses
     :param binding6: the same for IPv6
     :param proxy: the user-space proxy, or None to have none
-    :param forgetter: has connections to ports that have come or gone be forgotten in
-        the background; without one, they are when the call returns
+    :param forgetter: has connections to ports that are taken back be forgotten in the
+        background; without one, they are when the call returns
     """
 
     def __init__(
@@ -100,11 +100,14 @@ class PortMapper:
         :raises UnavailableError: if there is no room for so many sockets
         :raises KernelError: if the kernel refuses the change
         """
+        if self._forgetter is not None:
+            await self._forgetter.settle()
         host = await self._present_host(publication)
         if self._translation is not None:
             plan = self._translation.publish
             bindings, outdated = await self._kernel.run(plan, publication, host)
-            await self._forget(outdated)
+            # before new clients come, whose connections would be forgotten, too
+            await self._forget(outdated, now=True)
             return bindings
         if self._service is not None:
             return await self._service.publish(publication, host)
@@ -122,7 +125,8 @@ class PortMapper:
         """
         if self._translation is not None and endpoint_id in self._translation:
             plan = self._translation.withdraw
-            await self._forget(await self._kernel.run(plan, endpoint_id, bindings))
+            outdated = await self._kernel.run(plan, endpoint_id, bindings)
+            await self._forget(outdated, now=False)
         elif self._service is not None and endpoint_id in self._service:
             await self._service.withdraw(endpoint_id, bindings)
 
@@ -135,12 +139,12 @@ class PortMapper:
         if self._proxy is not None:
             self._proxy.close()
 
-    async def _forget(self, outdated: list[Port]) -> None:
+    async def _forget(self, outdated: list[Port], *, now: bool) -> None:
         if not outdated:
             return
         forgetter = self._forgetter or Forgetter(self._kernel)
         forgetter.ports(outdated)
-        if self._forgetter is None:
+        if now or self._forgetter is None:
             with anyio.CancelScope(shield=True):
                 await forgetter.flush()
 

@@ -257,3 +257,26 @@ async def test_connections_survive_a_restart(
                 await anyio.wait_readable(client)
             assert client.recv(10) == b"2"
     await remove_all(tmp_path / "a.db")
+
+
+@pytest.mark.parametrize("what", ["port", "address"])
+async def test_connections_of_the_next_owner(
+    controller: cnm.Controller, outside: Namespace, what: str
+) -> None:
+    """What is forgotten in the background is not the next owner's."""
+    network = await controller.create_network("front", subnets=["10.9.0.0/24"])
+    sandboxes = [await controller.create_sandbox(name) for name in ("old", "new")]
+    address = "10.9.0.7" if what == "address" else None
+    for sandbox in sandboxes:
+        async with serving(sandbox):
+            await network.connect(sandbox, address=address, ports=["8080:80/udp"])
+            with outside.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.setblocking(False)
+                client.connect((HOST4, 8080))
+                for _ in range(20):
+                    client.send(b"?")
+                    with anyio.fail_after(3):
+                        await anyio.wait_readable(client)
+                    assert client.recv(100) == b"203.0.113.2"
+                    await anyio.sleep(0.002)
+            await network.disconnect(sandbox)
