@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -259,24 +259,56 @@ async def test_connections_survive_a_restart(
     await remove_all(tmp_path / "a.db")
 
 
-@pytest.mark.parametrize("what", ["port", "address"])
-async def test_connections_of_the_next_owner(
-    controller: cnm.Controller, outside: Namespace, what: str
+async def _speaks_late(
+    listener: socket.socket, client: socket.socket, to: tuple[str, int]
+) -> None:
+    """Connect; after a while, the server says something first."""
+    listener.listen()
+    for each in (listener, client):
+        each.setblocking(False)
+    with suppress(BlockingIOError):
+        client.connect(to)
+    with anyio.fail_after(3):
+        await anyio.wait_readable(listener)
+    with listener.accept()[0] as connection:
+        # had the connection been forgotten meanwhile, nobody would hear it
+        await anyio.sleep(0.05)
+        connection.send(b"!")
+        with anyio.fail_after(3):
+            await anyio.wait_readable(client)
+        assert client.recv(10) == b"!"
+
+
+async def test_the_next_owner_of_a_port(
+    controller: cnm.Controller, outside: Namespace
 ) -> None:
     """What is forgotten in the background is not the next owner's."""
     network = await controller.create_network("front", subnets=["10.9.0.0/24"])
-    sandboxes = [await controller.create_sandbox(name) for name in ("old", "new")]
-    address = "10.9.0.7" if what == "address" else None
-    for sandbox in sandboxes:
-        async with serving(sandbox):
-            await network.connect(sandbox, address=address, ports=["8080:80/udp"])
-            with outside.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-                client.setblocking(False)
-                client.connect((HOST4, 8080))
-                for _ in range(20):
-                    client.send(b"?")
-                    with anyio.fail_after(3):
-                        await anyio.wait_readable(client)
-                    assert client.recv(100) == b"203.0.113.2"
-                    await anyio.sleep(0.002)
+    for name in ("old", "new"):
+        sandbox = await controller.create_sandbox(name)
+        with (
+            await sandbox.socket() as server,
+            outside.socket(socket.AF_INET, socket.SOCK_STREAM) as client,
+        ):
+            server.bind(("0.0.0.0", 80))
+            endpoint = await network.connect(sandbox, ports=["8080:80"])
+            await _speaks_late(server, client, (HOST4, 8080))
+            await endpoint.unpublish()
+
+
+async def test_the_next_owner_of_an_address(
+    controller: cnm.Controller, outside: Namespace
+) -> None:
+    """The same for connections that sandboxes make."""
+    network = await controller.create_network("front", subnets=["10.9.0.0/24"])
+    for name in ("old", "new"):
+        sandbox = await controller.create_sandbox(name)
+        await network.connect(sandbox, address="10.9.0.7")
+        with (
+            outside.socket(socket.AF_INET, socket.SOCK_STREAM) as server,
+            await sandbox.socket() as client,
+        ):
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            server.bind(("203.0.113.2", 99))
+            await _speaks_late(server, client, ("203.0.113.2", 99))
             await network.disconnect(sandbox)
