@@ -352,7 +352,7 @@ def main() -> None:
             for what, value in json.loads(output).items():
                 found[way].setdefault(what, []).append(value)
     print(f"median of {ROUNDS} rounds in ms; both families; ratio to the floor")
-    print(f"{'':40}" + "".join(f"{way:>16}" for way in ways))
+    print(f"{'':40}" + "".join(f"{way:>18}" for way in ways))
     for what in found["asyncio"]:
         unit = 1 if what.startswith("kB") else 1000
         base = found["floor"].get(what)
@@ -360,11 +360,11 @@ def main() -> None:
         for way in ways:
             values = found[way].get(what)
             if not values:
-                line += f"{'':16}"
+                line += f"{'':18}"
                 continue
             median = statistics.median(values)
             ratio = f"{median / statistics.median(base):5.1f}x" if base else ""
-            line += f"{median * unit:10.2f}{ratio:>6}"
+            line += f"{median * unit:10.3f}{ratio:>8}"
         print(line)
     if "iptables" not in ways:
         print("iptables is not installed: nothing to compare with")
