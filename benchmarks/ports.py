@@ -232,10 +232,12 @@ async def measure() -> dict[str, float]:
         for count in COUNTS:
             # other numbers inside, so that each port is an element of its own
             last = FIRST + count - 1
-            spec = f"{FIRST}:80" if count == 1 else f"{FIRST}-{last}:1-{count}"
             on, off = [], []
             before = _memory()
-            for _ in range(20 if count == 1 else 1):
+            for turn in range(20 if count == 1 else 1):
+                spec = f"{FIRST}-{last}:1-{count}"
+                if count == 1:
+                    spec = f"{FIRST + turn}:80"
                 started = time.perf_counter()
                 await endpoint.publish(spec)
                 on.append(time.perf_counter() - started)

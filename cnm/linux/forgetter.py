@@ -17,7 +17,7 @@ from .conntrack import forget_addresses, forget_ports
 from .kernel import Kernel, Sockets
 
 if TYPE_CHECKING:
-    from ..types import IPAddress, Proto
+    from ..types import IPAddress, PortRequest, Proto
 
 #: protocol, address of the host, port
 Port: TypeAlias = "tuple[Proto, IPAddress | None, int]"
@@ -28,8 +28,8 @@ _logger = logging.getLogger(__name__)
 class Forgetter:
     """Has the connections of addresses and ports be forgotten soon.
 
-    Who uses one of them anew waits until that has been done, with :meth:`settle`: the
-    next owner's connections would be forgotten, too.
+    Who uses one of them anew waits until that has been done, with :meth:`settle` and
+    :meth:`settle_ports`: the next owner's connections would be forgotten, too.
 
     :param delay: seconds to wait for further ones
     """
@@ -53,13 +53,23 @@ class Forgetter:
         self._ports.update(ports)
         self._wanted.set()
 
-    async def settle(self, addresses: Iterable[IPAddress] = ()) -> None:
-        """Return when nothing is to be forgotten any more.
+    async def settle(self, addresses: Iterable[IPAddress]) -> None:
+        """Return when nothing of some addresses is to be forgotten any more."""
+        if not self._addresses.isdisjoint(addresses):
+            await self.flush()
 
-        :param addresses: of these addresses only; if there are none, of any port
+    async def settle_ports(self, requests: Iterable[PortRequest]) -> None:
+        """Return when nothing of ports that may be taken is to be forgotten any more.
+
+        :param requests: what may take ports
         """
-        addresses = set(addresses)
-        if self._addresses & addresses or (self._ports and not addresses):
+        pending = {(proto, port) for proto, _, port in self._ports}
+        if pending and any(
+            (it.proto, it.host_port) in pending
+            or not it.host_port
+            or it.host_port_end > it.host_port
+            for it in requests
+        ):
             await self.flush()
 
     async def run(self) -> None:

@@ -101,7 +101,7 @@ class PortMapper:
         :raises KernelError: if the kernel refuses the change
         """
         if self._forgetter is not None:
-            await self._forgetter.settle()
+            await self._forgetter.settle_ports(publication.requests)
         host = await self._present_host(publication)
         if self._translation is not None:
             plan = self._translation.publish
