@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import chain
 from socket import socket
 from typing import TypeAlias
@@ -14,9 +14,10 @@ from ..types import IPAddress, PortBinding, Proto
 from .ephemeral import Ephemeral, Pool, read_pool
 from .holding import Holding
 from .ledger import Ledger, Owner
-from .places import HostPort, host_port
+from .places import HostPort, Places, are_both_families, host_port
 from .publication import PortGroup
 from .refusals import Refusals
+from .sockets import hold_both
 
 _logger = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ class Claim:
         for place in self._displaced:
             try:
                 if held := self._take(place):
-                    self._holding.add(place, held)
+                    self._holding.add((place,), held)
                 self._registry.ledger.add(place, self._owner)
             except (OSError, UnavailableError):
                 title = self._owner.title
@@ -173,45 +174,60 @@ class Claim:
 
     def _try(self, group: PortGroup, port: int, refusals: Refusals) -> bool:
         """Take a port at all addresses of a group; return False if one is refused."""
-        taken: dict[HostPort, socket | None] = {}
         kept: list[HostPort] = []
+        free: list[HostPort] = []
         refused = False
+        for address, target in group.ways:
+            place = HostPort(address, group.proto, port)
+            if self._is_ours(place, group, target):
+                kept.append(place)
+            elif rival := self._rival(place, displaces=group.exact):
+                refusals.in_use(place, rival)
+                refused = True
+            else:
+                free.append(place)
         with ExitStack() as stack:
-            for address, target in group.ways:
-                place = HostPort(address, group.proto, port)
-                if self._is_ours(place, group, target):
-                    kept.append(place)
-                elif rival := self._rival(place, displaces=group.exact):
-                    refusals.in_use(place, rival)
-                    refused = True
-                else:
-                    try:
-                        taken[place] = held = self._take(place)
-                    except OSError as exc:
-                        refusals.refused(place, exc, len(self._new))
-                        refused = True
-                    else:
-                        stack.callback(_close, held)
-            if refused:
+            taken = self._take_all(tuple(free), refusals, stack)
+            if refused or len(tuple(chain(*taken))) < len(free):
                 return False
-            self._keep(group, kept, taken)
+            self._keep(group, kept, free, taken)
             stack.pop_all()
         return True
+
+    def _take_all(
+        self, places: Places, refusals: Refusals, stack: ExitStack
+    ) -> dict[Places, socket | None]:
+        """Take ports as far as they can be had, with as few sockets as possible."""
+        if self._holding.parks and are_both_families(places):
+            # whatever is in the way is told when they are taken one by one
+            with suppress(OSError):
+                return {places: stack.enter_context(hold_both(places[1]))}
+        taken: dict[Places, socket | None] = {}
+        for place in places:
+            try:
+                taken[place,] = held = self._take(place)
+            except OSError as exc:
+                refusals.refused(place, exc, len(self._new))
+            else:
+                stack.callback(_close, held)
+        return taken
 
     def _keep(
         self,
         group: PortGroup,
         kept: Iterable[HostPort],
-        taken: dict[HostPort, socket | None],
+        new: Iterable[HostPort],
+        taken: dict[Places, socket | None],
     ) -> None:
         self._kept.update(kept)
-        for place in chain(kept, taken):
+        wanted = group.first, group.last
+        for place in chain(kept, new):
             self._claimed.add(place, self._owner)
-            self._wanted[place] = (group.first, group.last)
-        self._new += taken
-        for place, held in taken.items():
+            self._wanted[place] = wanted
+        self._new += new
+        for places, held in taken.items():
             if held is not None:
-                self._fresh.add(place, held)
+                self._fresh.add(places, held)
 
     def _is_ours(self, place: HostPort, group: PortGroup, target: IPAddress) -> bool:
         """Tell whether the endpoint has a port that no other request has claimed.

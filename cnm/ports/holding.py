@@ -7,19 +7,24 @@ yet, is not open in any process; its socket lives on in the queue (unix(7)).
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import resource
 import socket
 from array import array
 from collections import deque
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from ..errors import UnavailableError
+from .sockets import narrow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from .places import HostPort
+    from .places import HostPort, Places
+
+_logger = logging.getLogger(__name__)
 
 #: Sockets of a holding that are left open as they are.
 LOOSE = 8
@@ -40,23 +45,18 @@ class Holding:
 
     def __init__(self, *, parks: bool = True) -> None:
         self.parks = parks
-        self._loose: dict[HostPort, socket.socket] = {}
+        self._loose: dict[Places, socket.socket] = {}
         self._lots: list[_Lot] = []
 
     def __len__(self) -> int:
         return len(self._loose) + sum(map(len, self._lots))
 
-    @property
-    def descriptors(self) -> int:
-        """How many file descriptors are open."""
-        return len(self._loose) + 2 * len(self._lots)
-
-    def add(self, place: HostPort, held: socket.socket) -> None:
+    def add(self, places: Places, held: socket.socket) -> None:
         """Take over a socket.
 
         :raises UnavailableError: if the system does not have room for so many
         """
-        self._loose[place] = held
+        self._loose[places] = held
         if len(self._loose) >= PER_MESSAGE:
             self.park()
 
@@ -85,7 +85,7 @@ class Holding:
     def hand_over(self) -> dict[HostPort, socket.socket]:
         """Return the open sockets, and hold them no more."""
         sockets, self._loose = self._loose, {}
-        return sockets
+        return {place: held for places, held in sockets.items() for place in places}
 
     def release(self, places: Iterable[HostPort]) -> None:
         """Close the sockets that hold some ports; no error if there is none.
@@ -93,9 +93,8 @@ class Holding:
         :raises UnavailableError: if there are too few file descriptors to do so; what
             has not been closed is held as before
         """
-        goes = set(places)
-        for place in goes & self._loose.keys():
-            self._loose.pop(place).close()
+        goes = frozenset(places)
+        _strike_out(self._loose, goes)
         for lot in self._lots:
             self._loose |= lot.release(goes)
         for lot in [each for each in self._lots if not len(each)]:
@@ -122,54 +121,51 @@ class _Lot:
         except OSError as exc:
             raise too_many(PER_MESSAGE, str(exc.strerror)) from exc
         self._tail.setblocking(False)
-        self._messages: deque[tuple[HostPort, ...]] = deque()
+        self._messages: deque[tuple[Places, ...]] = deque()
 
     def __len__(self) -> int:
         return sum(map(len, self._messages))
 
-    def put(self, sockets: Mapping[HostPort, socket.socket]) -> bool:
+    def put(self, sockets: Mapping[Places, socket.socket]) -> bool:
         """Send sockets to the end of the queue, and return False if it is full."""
-        if len(self._messages) >= PER_LOT:
-            return False
-        descriptors = [held.fileno() for held in sockets.values()]
-        return self._send(tuple(sockets), descriptors)
+        return len(self._messages) < PER_LOT and self._send(sockets)
 
-    def release(self, goes: set[HostPort]) -> dict[HostPort, socket.socket]:
-        """Close some sockets, and strike them out of the set.
+    def release(self, goes: frozenset[HostPort]) -> dict[Places, socket.socket]:
+        """Close some sockets.
 
         :return: others that could not be put back
         """
-        if all(goes.issuperset(message) for message in self._messages):
+        if all(goes.issuperset(chain(*message)) for message in self._messages):
             self.close()
             self._messages.clear()
             return {}
-        pending = sum(not goes.isdisjoint(message) for message in self._messages)
-        stray: dict[HostPort, socket.socket] = {}
-        while pending:
-            message = self._messages[0]
-            pending -= not goes.isdisjoint(message)
-            stray |= self._sift(message, goes)
-            goes.difference_update(message)
+        stray: dict[Places, socket.socket] = {}
+        concerned = [not goes.isdisjoint(chain(*it)) for it in self._messages]
+        while any(concerned):
+            concerned.pop(0)
+            stray |= self._sift(goes)
         return stray
 
-    def _sift(
-        self, message: tuple[HostPort, ...], goes: set[HostPort]
-    ) -> dict[HostPort, socket.socket]:
+    def _sift(self, goes: frozenset[HostPort]) -> dict[Places, socket.socket]:
         """Take the first message out, and put back what does not go."""
-        held = dict(zip(message, self._peek(len(message)), strict=True))
+        message = self._messages[0]
+        descriptors = self._peek(len(message))
         self._head.recv(1)  # without room for descriptors, the kernel drops them
         self._messages.popleft()
-        for place in goes & held.keys():
-            os.close(held.pop(place))
+        held = {
+            places: socket.socket(fileno=descriptor)
+            for places, descriptor in zip(message, descriptors, strict=True)
+        }
+        _strike_out(held, goes)
         if held and not self._put_back(held):
-            return {it: socket.socket(fileno=fd) for it, fd in held.items()}
-        for descriptor in held.values():
-            os.close(descriptor)
+            return held
+        for parked in held.values():
+            parked.close()
         return {}
 
-    def _put_back(self, held: dict[HostPort, int]) -> bool:
+    def _put_back(self, held: Mapping[Places, socket.socket]) -> bool:
         try:
-            return self._send(tuple(held), list(held.values()))
+            return self._send(held)
         except UnavailableError:
             return False
 
@@ -194,20 +190,38 @@ class _Lot:
             raise too_many(count, os.strerror(errno.EMFILE))
         return descriptors.tolist()
 
-    def _send(self, places: tuple[HostPort, ...], descriptors: list[int]) -> bool:
+    def _send(self, sockets: Mapping[Places, socket.socket]) -> bool:
+        descriptors = [held.fileno() for held in sockets.values()]
         try:
             socket.send_fds(self._tail, [b"\0"], descriptors)
         except BlockingIOError:
             return False
         except OSError as exc:
-            raise too_many(len(places), str(exc.strerror)) from exc
-        self._messages.append(places)
+            raise too_many(len(sockets), str(exc.strerror)) from exc
+        self._messages.append(tuple(sockets))
         return True
 
     def close(self) -> None:
         """Close the queue, and with it all sockets in it."""
         self._tail.close()
         self._head.close()
+
+
+def _strike_out(
+    sockets: dict[Places, socket.socket], goes: frozenset[HostPort]
+) -> None:
+    """Close the sockets that hold nothing but ports that go, and narrow others."""
+    for places in [it for it in sockets if not goes.isdisjoint(it)]:
+        held = sockets.pop(places)
+        rest = tuple(it for it in places if it not in goes)
+        if not rest:
+            held.close()
+            continue
+        try:
+            sockets[rest] = narrow(held, *rest)
+        except OSError:
+            sockets[places] = held
+            _logger.exception("%s is held in both families", rest[0].described)
 
 
 def too_many(count: int, reason: str) -> UnavailableError:

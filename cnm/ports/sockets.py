@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from .places import HostPort
 
 # include/uapi/linux/in.h: IP_MINTTL; in6.h: IPV6_MINHOPCOUNT; hosts send with 64 or so
-_HOPS = {4: (socket.IPPROTO_IP, 21), 6: (socket.IPPROTO_IPV6, 73)}
+_HOPS4 = (socket.IPPROTO_IP, 21)
+_HOPS6 = (socket.IPPROTO_IPV6, 73)
+# an IPv6 socket may serve both families
+_HOPS = {socket.AF_INET: (_HOPS4,), socket.AF_INET6: (_HOPS4, _HOPS6)}
 _MOST_HOPS = 255
 
 _KINDS: dict[Proto, tuple[int, int]] = {
@@ -37,29 +40,72 @@ def hold(place: HostPort) -> socket.socket | None:
     :raises OSError: if it cannot be taken
     """
     try:
-        held = open_socket(place.address, place.proto)
+        opened = open_socket(place.address, place.proto)
     except OSError as exc:
         if exc.errno != errno.EPROTONOSUPPORT:
             raise
         _check_address(place.address)
         return None
+    return _bind(opened, place)
+
+
+def hold_both(place: HostPort) -> socket.socket:
+    """Take a TCP or UDP port at all addresses of both families, with one socket.
+
+    :param place: the port at ``::``
+    :raises OSError: if it cannot be taken in one of the families
+    """
+    opened = open_socket(place.address, place.proto)
+    opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    return _bind(opened, place)
+
+
+def narrow(held: socket.socket, place: HostPort) -> socket.socket:
+    """Return a socket that holds a port in one family, instead of one for both.
+
+    There is no moment at which nothing holds the port.
+
+    :param held: what :func:`hold_both` returned; it is closed
+    :param place: where the port is still to be held
+    :raises OSError: if it cannot be taken; ``held`` holds it as before
+    """
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        if place.proto == "tcp":
-            # connections of the last owner, in state TIME-WAIT, are no obstacle
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            held.setsockopt(*_HOPS[place.address.version], _MOST_HOPS)
+        narrowed = _bind(open_socket(place.address, place.proto), place, beside=True)
+    except OSError:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        raise
+    held.close()
+    return narrowed
+
+
+def _bind(
+    opened: socket.socket, place: HostPort, *, beside: bool = False
+) -> socket.socket:
+    """Have a socket hold a port, or close it.
+
+    :param beside: whether there is another socket that makes room
+    """
+    tcp = place.proto == "tcp"
+    try:
+        if tcp:
+            for option in _HOPS[opened.family]:
+                opened.setsockopt(*option, _MOST_HOPS)
         else:
             # what arrives before the port is translated is not to pile up
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
-        held.bind((str(place.address), place.port))
-        if place.proto == "tcp":
-            held.listen(0)
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-            held.shutdown(socket.SHUT_RD)
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
+        # connections of the last owner, in state TIME-WAIT, are no obstacle
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, tcp or beside)
+        opened.bind((str(place.address), place.port))
+        if tcp:
+            opened.listen(0)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        if tcp:
+            opened.shutdown(socket.SHUT_RD)
     except BaseException:
-        held.close()
+        opened.close()
         raise
-    return held
+    return opened
 
 
 def listen(place: HostPort) -> socket.socket:

@@ -255,5 +255,5 @@ def commit(socket: NetlinkSocket, batch: Batch, *, generation: int = 0) -> None:
 def _by_set(elements: Iterable[Element]) -> dict[str, list[bytes]]:
     encoded: dict[str, list[bytes]] = {}
     for element in elements:
-        encoded.setdefault(element.set.name, []).append(element.encode())
+        encoded.setdefault(element.set.name, []).append(element.encoded)
     return encoded

@@ -238,7 +238,7 @@ def anonymous_set(batch: Batch, *ports: int) -> bytes:
     ]
     batch.add_raw_set(name, b"".join(parts))
     ident = len([it for it in batch.requests if "add set" in it.what])
-    elements = [Element(Set(name, (PORT,)), (port,)).encode() for port in ports]
+    elements = [Element(Set(name, (PORT,)), (port,)).encoded for port in ports]
     body = string(2, name) + be32(4, ident) + nested(3, *elements)
     batch._append(12, 0x400, body, "add to anonymous set")
     look_up = nested(

@@ -19,7 +19,7 @@ from cnm.ports.publication import PortGroup
 from cnm.ports.sockets import hold
 from cnm.types import PortBinding
 
-from .world import World
+from .world import World, descriptors
 
 WEB, DB = Owner("1", "endpoint 'web'"), Owner("2", "endpoint 'db'")
 TARGET = IPv4Address("10.9.0.2")
@@ -289,3 +289,33 @@ def test_all_faults_come_together_and_nothing_is_left(
     assert world.is_free("::", 8000)
     assert not db.holding
     assert not world.is_free("0.0.0.0", 8080)
+
+
+def test_both_families_are_held_by_one_socket(world: World, web: Endpoint) -> None:
+    before = descriptors()
+    assert web.claim(group(8080, 0, "0.0.0.0", "::")) == [8080, 8080]
+    assert descriptors() == before + 1
+    # one of them goes, and comes back
+    assert web.claim(group(8080, 0, "::")) == [8080]
+    assert not in_use(world, "0.0.0.0")
+    assert in_use(world, "::")
+    assert web.claim(group(8080, 0, "0.0.0.0", "::")) == [8080, 8080]
+    assert in_use(world, "0.0.0.0")
+    assert in_use(world, "::")
+    # all addresses make room for a single one of the same endpoint
+    assert web.claim(group(8080, 0, "127.0.0.1", "::")) == [8080, 8080]
+    assert in_use(world, "127.0.0.1")
+    assert not in_use(world, "127.0.0.2")
+    assert in_use(world, "::")
+
+
+def in_use(world: World, address: str) -> bool:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with world.host.socket(family, socket.SOCK_STREAM) as other:
+        if family == socket.AF_INET6:
+            other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            other.bind((address, 8080))
+        except OSError:
+            return True
+    return False

@@ -155,4 +155,4 @@ def test_nobody_is_trusted_to_reach_internal_networks() -> None:
 
 def test_every_element_can_be_encoded() -> None:
     for element in elements(mode6="nat", snat4=IPv4Address(1), trusted=("vpn0",)):
-        assert element.encode()
+        assert element.encoded

@@ -347,6 +347,6 @@ def test_values_are_checked(kind: DataType, wrong: Value) -> None:
 
 def test_the_number_of_fields_is_checked() -> None:
     with pytest.raises(InvalidError, match=r"ipv4_addr \. inet_proto \. inet_service"):
-        Element(PUBLISHED, ("tcp", 80)).encode()
+        Element(PUBLISHED, ("tcp", 80))
     with pytest.raises(InvalidError, match="no data"):
-        Element(SUBNETS, (IPv4Address(1),), (80,)).encode()
+        Element(SUBNETS, (IPv4Address(1),), (80,))
