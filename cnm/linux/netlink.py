@@ -336,7 +336,8 @@ def _explanation(buffer: bytes, start: int, end: int, kind: int, flags: int) -> 
 def _error(
     code: int, request: Request, explanation: str = "", position: int = 0
 ) -> KernelError:
-    if code in (errno.EPERM, errno.EACCES):
+    # with an explanation, it is another reason: IPv6 is disabled on the device
+    if code == errno.EPERM or (code == errno.EACCES and not explanation):
         return MissingCapability(code, request.what, "CAP_NET_ADMIN")
     if (
         code == errno.EOPNOTSUPP

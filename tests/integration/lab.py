@@ -12,7 +12,10 @@ import os
 import selectors
 import socket
 import threading
+from abc import ABC, abstractmethod
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -62,27 +65,12 @@ def in_thread(function: Callable[[], T]) -> T:
     return results[0]
 
 
-class Namespace:
-    """A new network namespace, which lives until it is closed.
+class Closing(ABC):
+    """Something that is closed at the end of a ``with`` block."""
 
-    :ivar netns: its file descriptor
-    :ivar route: rtnetlink socket in it
-    :ivar nft: nfnetlink socket in it
-    """
-
-    def __init__(self, name: str = "namespace") -> None:
-        self.name = name
-        self.netns, self.route, self.nft = in_thread(self._make)
-        self.route.call(set_link(LOOPBACK, up=True))
-        for scope in ("all", "default"):
-            # nothing is forwarded to a link while its link-local address is on trial
-            self.sysctl(f"net.ipv6.conf.{scope}.accept_dad", "0")
-
-    @staticmethod
-    def _make() -> tuple[int, NetlinkSocket, NetlinkSocket]:
-        namespaces.unshare(namespaces.CLONE_NEWNET)
-        netns = namespaces.open_namespace(namespaces.OWN)
-        return netns, NetlinkSocket(), NetlinkSocket(NETLINK_NETFILTER)
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of it."""
 
     def __enter__(self) -> Self:
         return self
@@ -94,6 +82,35 @@ class Namespace:
         tb: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class Namespace(Closing):
+    """A network namespace: a new one, which lives until it is closed, or another's.
+
+    :param path: where another's is pinned
+    :ivar netns: its file descriptor
+    :ivar route: rtnetlink socket in it
+    :ivar nft: nfnetlink socket in it
+    """
+
+    def __init__(self, name: str = "namespace", path: str = "") -> None:
+        self.name = name
+        self.netns, self.route, self.nft = in_thread(partial(self._open, path))
+        self.sysctl("net.ipv4.ping_group_range", "0 0")
+        if path:
+            return
+        self.route.call(set_link(LOOPBACK, up=True))
+        for scope in ("all", "default"):
+            # nothing is forwarded to a link while its link-local address is on trial
+            self.sysctl(f"net.ipv6.conf.{scope}.accept_dad", "0")
+
+    @staticmethod
+    def _open(path: str) -> tuple[int, NetlinkSocket, NetlinkSocket]:
+        if not path:
+            namespaces.unshare(namespaces.CLONE_NEWNET)
+        netns = namespaces.open_namespace(path or namespaces.OWN)
+        namespaces.enter(netns)
+        return netns, NetlinkSocket(), NetlinkSocket(NETLINK_NETFILTER)
 
     def close(self) -> None:
         """Let go of the namespace."""
@@ -114,9 +131,9 @@ class Namespace:
         """Write a kernel setting of the namespace."""
         self.run(lambda: sysctl.write(name, value))
 
-    def socket(self, family: int, kind: int) -> socket.socket:
+    def socket(self, family: int, kind: int, proto: int = 0) -> socket.socket:
         """Return a new socket in the namespace."""
-        return self.run(lambda: socket.socket(family, kind))
+        return self.run(lambda: socket.socket(family, kind, proto))
 
     def add_addresses(self, index: int, *addresses: str) -> None:
         """Give a link addresses, and switch it on."""
@@ -235,6 +252,40 @@ def _greeting(name: str, client: tuple[str, ...]) -> bytes:
     return f"{name} {client[0].removeprefix('::ffff:')}".encode()
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """How a server is asked: by a socket of what kind, and what is sent.
+
+    :ivar header: how much of the answer comes before its text
+    """
+
+    family: int
+    kind: int
+    proto: int = 0
+    text: bytes = b""
+    header: int = 0
+
+
+def question(address: str, proto: str) -> Question:
+    """Return how to ask an address: by ``tcp``, ``udp`` or ``icmp``."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    if proto == "tcp":
+        return Question(family, socket.SOCK_STREAM)
+    if proto == "udp":
+        return Question(family, socket.SOCK_DGRAM, 0, b"?")
+    # icmp(7): the kernel completes the request, and passes on the answer to it only
+    icmp, request = socket.IPPROTO_ICMP, 8
+    if family == socket.AF_INET6:
+        icmp, request = socket.IPPROTO_ICMPV6, 128
+    text = bytes([request, *bytes(7)]) + b"echo"
+    return Question(family, socket.SOCK_DGRAM, icmp, text, 8)
+
+
+def failed(answer: str) -> bool:
+    """Tell whether what was asked has had no answer, or an error."""
+    return not answer or answer in errno.errorcode.values()
+
+
 def ask(
     where: Namespace,
     address: str,
@@ -243,19 +294,18 @@ def ask(
     *,
     timeout: float = PATIENCE,
 ) -> str:
-    """Return what a server answers.
+    """Return what a server answers; ``echo`` by ICMP, at whatever port.
 
     :return: ``""`` if nothing comes in time, or the name of an error number
     """
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    kind = socket.SOCK_STREAM if proto == "tcp" else socket.SOCK_DGRAM
-    with where.socket(family, kind) as client:
+    it = question(address, proto)
+    with where.socket(it.family, it.kind, it.proto) as client:
         client.settimeout(timeout)
         try:
             client.connect((address, port))
-            if proto == "udp":
-                client.send(b"?")
-            return client.recv(100).decode()
+            if it.text:
+                client.send(it.text)
+            return client.recv(100)[it.header :].decode()
         except TimeoutError:
             return ""
         except OSError as exc:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from ipaddress import ip_address
 from typing import Any
@@ -33,7 +33,8 @@ async def _tell(stream: SocketStream) -> None:
 
 async def _echo(udp: UDPSocket) -> None:
     async for _, peer in udp:
-        await udp.sendto(plain(peer[0]).encode(), *peer)
+        with suppress(anyio.BrokenResourceError):  # there is no way back
+            await udp.sendto(plain(peer[0]).encode(), *peer)
 
 
 @asynccontextmanager
@@ -87,3 +88,23 @@ async def blocked(sandbox: cnm.Sandbox, to: object) -> bool:
     return not (
         await tcp(sandbox, to, BLOCKED_AFTER) or await udp(sandbox, to, BLOCKED_AFTER)
     )
+
+
+async def pair(
+    controller: cnm.Controller, network: cnm.Network
+) -> tuple[cnm.Sandbox, cnm.Sandbox]:
+    """Connect two sandboxes to a network."""
+    one = await controller.create_sandbox("one")
+    two = await controller.create_sandbox("two")
+    await network.connect(one)
+    await network.connect(two)
+    return one, two
+
+
+def addresses(sandbox: cnm.Sandbox, network: cnm.Network) -> list[str]:
+    """Return a sandbox's addresses on a network."""
+    for endpoint in network.endpoints:
+        if endpoint.sandbox is sandbox:
+            own = (endpoint.address, endpoint.address6)
+            return [str(address.ip) for address in own if address]
+    raise LookupError(sandbox)

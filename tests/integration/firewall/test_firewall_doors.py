@@ -31,12 +31,14 @@ from cnm.firewall.ruleset import (
 from cnm.linux import set_bridge_port
 from cnm.linux.nftables import DROP, Batch, commit, expressions as ex, jump, list_rules
 from cnm.linux.wire import attribute, attribute_list, attributes, be32, nested, string
+from tests.integration.barriers import rule
 from tests.integration.lab import BLOCKED_AFTER, PATIENCE
 
+from .intruder import PORT, Letterbox, send
 from .world import route_loopback, rules
 
 if TYPE_CHECKING:
-    from .world import World
+    from .world import Probe, World
 
 FRONT4, FRONT6 = IPv4Address("10.1.0.2"), IPv6Address("fd00:1::2")
 OPEN = (Element(OPEN4, (FRONT4, "tcp", 80)), Element(OPEN6, (FRONT6, "tcp", 80)))
@@ -50,22 +52,15 @@ def publish_first(world: World, chain: str) -> None:
 
 
 def test_what_is_published_at_127_0_0_1_is_for_the_host_only(world: World) -> None:
-    loopback = Element(PUB4, (IPv4Address("127.0.0.1"), "udp", 7070), (FRONT4, 632))
+    loopback = Element(PUB4, (IPv4Address("127.0.0.1"), "udp", 7070), (FRONT4, PORT))
     world.firewall.update(world.host, add=[loopback])
     route_loopback(world.client, "192.0.2.1")
-    with world.boxes["front2"].socket(AF_INET, SOCK_DGRAM) as service:
-        service.bind(("", 632))
-        service.settimeout(BLOCKED_AFTER)
+    with Letterbox(world.boxes["front2"]) as letterbox:
 
         def knock(where: str) -> str:
             # one way: a neighbour's own stack would not take the answer
-            with world.boxes[where].socket(AF_INET, SOCK_DGRAM) as sender:
-                sender.sendto(b"?", ("127.0.0.1", 7070))
-            try:
-                source: str = service.recvfrom(10)[1][0]
-            except TimeoutError:
-                return ""
-            return source
+            send(world.boxes[where], "127.0.0.1", 7070)
+            return letterbox.source()
 
         assert knock("host") == "10.1.0.1"
         assert knock("client") == ""
@@ -107,13 +102,17 @@ def test_trusted_interfaces(world: World) -> None:
 
         assert world.ask("client", "10.1.0.2", 80) == "front2 192.0.2.2"
         assert world.ask("client", "fd00:1::2", 80) == "front2 2001:db8::2"
-        assert world.blocked(
+        shut: list[Probe] = [
             ("client", "10.1.0.2", 81, "tcp"),
             ("client", "10.1.0.3", 80, "tcp"),
+        ]
+        world.check(shut, rule(world.host, IN_DIRECT.chain))
+        shut = [
             ("client", "10.2.0.2", 80, "tcp"),
             ("lan", "10.1.0.2", 80, "tcp"),
             ("lan", "fd00:1::2", 80, "tcp"),
-        )
+        ]
+        world.check(shut, rule(world.host, IN_NAT.chain))
 
 
 def test_direct_routing(world: World) -> None:
@@ -125,7 +124,7 @@ def test_direct_routing(world: World) -> None:
     assert world.ask("client", "10.1.0.2", 80) == "front2 192.0.2.2"
     assert world.ask("client", "fd00:1::2", 80) == "front2 2001:db8::2"
     assert world.ask("apart2", "10.1.0.2", 80) == "front2 10.1.0.1"
-    assert world.blocked(("client", "10.1.0.2", 81, "tcp"))
+    world.check([("client", "10.1.0.2", 81, "tcp")], rule(world.host, IN_DIRECT.chain))
 
 
 def mark_packets(world: World, mark: int) -> None:
@@ -161,7 +160,8 @@ def test_marked_packets_are_let_in(world: World) -> None:
 
     for probe in probes:
         assert world.ask(*probe)
-    assert world.blocked(("client", "10.3.0.2", 80, "tcp"))
+    closed = rule(world.host, DROP_INTERNAL.chain)
+    world.check([("client", "10.3.0.2", 80, "tcp")], closed)
 
     world.firewall = Firewall("cnm", (0x40, 0xF0))
     for number, name in enumerate(world.bridges, 1):
@@ -218,8 +218,8 @@ def test_policies_leave_established_connections_alone(world: World) -> None:
 
 def dropped(world: World, chain: str) -> int:
     """Return how many packets the last rule of a chain has counted."""
-    rule = list_rules(world.host.nft, "cnm", chain)[-1]
-    expressions = attributes(rule.body)[4]
+    last = list_rules(world.host.nft, "cnm", chain)[-1]
+    expressions = attributes(last.body)[4]
     for _, expression in attribute_list(expressions):
         parts = attributes(expression)
         if parts[1] == b"counter\0":

@@ -234,4 +234,9 @@ def test_without_a_firewall_nothing_is_switched_on(host: Host) -> None:
         assert host.read(FORWARDING[version]) == "0"
     host.run(lambda: adopt_forwarding(host, off))
     host.shut(off)
+    host.add_network()
     assert host.flows(6) == set()
+
+    host.sysctl(FORWARDING[6], "1")
+
+    assert host.flows(6) == EVERYTHING

@@ -11,15 +11,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from socket import AF_INET
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cnm.firewall import Firewall, Mode, NetworkRules
 from cnm.linux import Request, add_route
 from cnm.linux.wire import ROUTE, attribute
-from tests.integration.lab import BLOCKED_AFTER, Namespace, Servers, ask
+from tests.integration.barriers import Barrier, all_but_one, without
+from tests.integration.lab import BLOCKED_AFTER, Namespace, Servers, ask, failed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+#: Who asks, what address, what port, by what protocol.
+Probe: TypeAlias = "tuple[str, str, int, str]"
 
 NETWORKS = ("front", "apart", "inner", "routed")
 
@@ -50,7 +54,7 @@ class World:
     def ask(self, where: str, address: str, port: int, proto: str = "tcp") -> str:
         return ask(self.boxes[where], address, port, proto)
 
-    def blocked(self, *probes: tuple[str, str, int, str]) -> bool:
+    def blocked(self, *probes: Probe) -> bool:
         """Whether none of the probes gets an answer; they are sent at once."""
         with ThreadPoolExecutor(len(probes)) as pool:
             answers = pool.map(
@@ -60,6 +64,18 @@ class World:
                 probes,
             )
             return not any(answers)
+
+    def check(self, probes: list[Probe], *barriers: Barrier) -> None:
+        """Check that each of the barriers blocks probes, and that nothing else does.
+
+        They pass first: what follows is not blocked by an address that is unknown yet.
+        """
+        with without(*barriers):
+            passed = {probe: self.ask(*probe) for probe in probes}
+            assert not [probe for probe in probes if failed(passed[probe])], passed
+        for left in all_but_one(barriers):
+            assert self.blocked(*probes), left
+        assert self.blocked(*probes)
 
     @contextmanager
     def lan(self) -> Iterator[Namespace]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 
 import pytest
 
 from tests.integration.lab import Namespace, make_router
 
-from .world import BOX4, BOX6, HOST4, HOST6, World
+from .world import BOX4, BOX6, HOST4, HOST6, Publisher, World, publisher
 
 
 @pytest.fixture
@@ -33,3 +33,12 @@ def world() -> Iterator[World]:
             world.servers.add(box, port)
         world.servers.add(box, 53, "udp")
         yield world
+
+
+@pytest.fixture(params=[True, False], ids=["redirected", "served"])
+async def proxied(
+    request: pytest.FixtureRequest, world: World
+) -> AsyncIterator[Publisher]:
+    """The ways to the proxy: redirected by the firewall, or served without one."""
+    async with publisher(world, enabled=request.param) as it:
+        yield it

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import socket
-from types import TracebackType
 from typing import Self
 
 import anyio
 
-from tests.integration.lab import PATIENCE, Namespace
+from tests.integration.lab import PATIENCE, Closing, Namespace
 
 
-class Peer:
+class Peer(Closing):
     """A socket. What has to wait fails after a while."""
 
     def __init__(self, made: socket.socket) -> None:
         made.setblocking(False)
         self.socket = made
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close the socket."""
         self.socket.close()
 
     @classmethod
@@ -47,6 +39,13 @@ class Peer:
         return peer
 
     @classmethod
+    def udp_server(cls, where: Namespace, port: int) -> Self:
+        """Return a UDP socket that is bound to a port."""
+        peer = cls(where.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        peer.socket.bind(("", port))
+        return peer
+
+    @classmethod
     async def client(cls, where: Namespace, address: str, port: int) -> Self:
         """Return a TCP connection."""
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -59,15 +58,19 @@ class Peer:
 
     async def accept(self) -> Peer:
         """Return a connection of a client."""
-        with anyio.fail_after(PATIENCE):
-            await anyio.wait_readable(self.socket)
+        await self._readable()
         return Peer(self.socket.accept()[0])
 
     async def receive(self, size: int = 1 << 16) -> bytes:
         """Return what comes next; ``b""`` at the end."""
-        with anyio.fail_after(PATIENCE):
-            await anyio.wait_readable(self.socket)
+        await self._readable()
         return self.socket.recv(size)
+
+    async def hear(self) -> tuple[bytes, tuple[str, int]]:
+        """Return the next datagram, and who has sent it."""
+        await self._readable()
+        data, sender = self.socket.recvfrom(100)
+        return data, sender
 
     async def all(self) -> bytes:
         """Return what comes until the end."""
@@ -87,3 +90,7 @@ class Peer:
     def end(self) -> None:
         """Have nothing more to say."""
         self.socket.shutdown(socket.SHUT_WR)
+
+    async def _readable(self) -> None:
+        with anyio.fail_after(PATIENCE):
+            await anyio.wait_readable(self.socket)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import resource
 import socket
-from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import Any
 
 import pytest
 
@@ -18,16 +14,23 @@ from cnm.errors import (
     KernelError,
     NoAvailablePort,
     PortInUse,
-    UnavailableError,
 )
 from cnm.firewall import Element
 from cnm.firewall.ruleset import ANY4
 from cnm.linux.nftables import list_elements
 from tests.integration.lab import BLOCKED_AFTER
 
-from .world import BOX4, BOX6, HOST4, HOST6, World, binding, descriptors, publisher
-
-ONLY4: dict[str, Any] = {"address6": ""}
+from .world import (
+    BOX4,
+    BOX6,
+    HOST4,
+    HOST6,
+    ONLY4,
+    World,
+    binding,
+    descriptors,
+    publisher,
+)
 
 
 async def test_a_port_is_reached_from_everywhere(world: World) -> None:
@@ -315,56 +318,6 @@ async def test_problems_are_told_before_anything_is_published(world: World) -> N
             "ports: without firewall and proxy nothing can be published"
         ]
         assert await it.mapper.publish(world.publication("80")) == ()
-
-
-@pytest.fixture
-def few_files() -> Iterator[int]:
-    """Allow the process 300 file descriptors more than it has."""
-    old = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = descriptors() + 300
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, old[1]))
-    yield limit
-    resource.setrlimit(resource.RLIMIT_NOFILE, old)
-
-
-async def test_ten_thousand_ports(world: World, few_files: int) -> None:
-    async with publisher(world) as it:
-        before = descriptors()
-        wanted = world.publication("20000-29999:20000-29999", **ONLY4)
-        bindings = await it.mapper.publish(wanted)
-        assert len(bindings) == 20_000
-        assert descriptors() < before + 50
-        assert not any(map(world.is_free, ["0.0.0.0"] * 100, range(20000, 30000, 100)))
-
-        part = [each for each in bindings if each.host_port % 2]
-        await it.mapper.unpublish("e1", part)
-
-        assert world.is_free("0.0.0.0", 20001)
-        assert world.is_free("::1", 29999)
-        assert not world.is_free("0.0.0.0", 20000)
-        assert not world.is_free("::1", 29998)
-        await it.mapper.unpublish("e1")
-        assert all(map(world.is_free, ["0.0.0.0"] * 100, range(20000, 30000, 100)))
-        assert descriptors() == before + 2
-
-
-async def test_too_few_file_descriptors(world: World, few_files: int) -> None:
-    async with publisher(world) as it:
-        await it.mapper.publish(world.publication("8080:80", **ONLY4))
-        kept = [os.dup(0) for _ in range(few_files - descriptors() - 40)]
-        try:
-            before = descriptors()
-            with pytest.raises(UnavailableError, match=rf"ulimit -n is {few_files}"):
-                await it.mapper.publish(
-                    world.publication("8080:80", "20000-29999:20000-29999", **ONLY4)
-                )
-            assert descriptors() == before
-        finally:
-            for descriptor in kept:
-                os.close(descriptor)
-        assert world.is_free("0.0.0.0", 20000)
-        assert not world.is_free("0.0.0.0", 8080)
-        assert await world.ask(world.client, HOST4, 8080) == "box 192.0.2.2"
 
 
 async def test_no_port_of_a_range_is_free(world: World) -> None:

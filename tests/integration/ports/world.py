@@ -22,6 +22,8 @@ from tests.integration.lab import Namespace, Servers, ask
 
 BOX4, BOX6 = "10.9.0.2", "fd00:9::2"
 HOST4, HOST6 = "192.0.2.1", "2001:db8::1"
+#: for publications of sandboxes that have no IPv6 address
+ONLY4: dict[str, Any] = {"address6": ""}
 CREATED = datetime(2025, 1, 1, tzinfo=UTC)
 
 

@@ -1,4 +1,4 @@
-"""What must not get through, each with the setting that lets it through."""
+"""What must not get through, each with the setting or the rule that does it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 import cnm
+from cnm.firewall.ruleset import IN_DIRECT, IN_NAT, IN_ROUTED
 from cnm.linux import add_route
 from tests.integration.api.conftest import HOST4, HOST6
 from tests.integration.api.traffic import serving
+from tests.integration.barriers import ELSEWHERE, Host, rule, without
 from tests.integration.lab import Namespace
 
-from .reach import Probe, none_reached, reach, reach_all, unanswered
+from .reach import Probe, check, none_reached, reach, reach_all, unanswered
 
 API4, API6 = "10.9.0.2", "fd00:9::2"
 
@@ -38,63 +40,49 @@ def probes(where: Namespace, port: int) -> list[Probe]:
     return [(where, to, port, proto) for to in (API4, API6) for proto in ("tcp", "udp")]
 
 
-MODES: list[tuple[str, Mapping[str, cnm.JSON], dict[str, bool], bool, bool]] = [
-    # options of the network, parameters of the controller; whether a sandbox's own
-    # address can be reached: at a port that is published, at another one
-    ("nat", {}, {}, False, False),
-    ("trusted", {"trusted_host_interfaces": "uplink"}, {}, True, False),
-    ("trusted other", {"trusted_host_interfaces": "eth7:eth8"}, {}, False, False),
-    ("direct", {}, {"allow_direct_routing": True}, True, False),
-    (
-        "unprotected",
-        {
-            "gateway_mode_ipv4": "nat-unprotected",
-            "gateway_mode_ipv6": "nat-unprotected",
-        },
-        {},
-        True,
-        True,
-    ),
-    (
-        "routed",
-        {"gateway_mode_ipv4": "routed", "gateway_mode_ipv6": "routed"},
-        {},
-        True,
-        False,
-    ),
-]
+NAT, DIRECT, ROUTED = IN_NAT.chain, IN_DIRECT.chain, IN_ROUTED.chain
+UNPROTECTED = {f"gateway_mode_ipv{version}": "nat-unprotected" for version in (4, 6)}
+ROUTING = {f"gateway_mode_ipv{version}": "routed" for version in (4, 6)}
+MODES: dict[str, tuple[Mapping[str, cnm.JSON], bool, str, str]] = {
+    # options of the network, whether there is direct routing; which chain keeps packets
+    # from a sandbox's own address: from a port that is published, and from another one
+    "nat": ({}, False, NAT, NAT),
+    "trusted": ({"trusted_host_interfaces": "uplink"}, False, "", DIRECT),
+    "trusted other": ({"trusted_host_interfaces": "eth7:eth8"}, False, NAT, NAT),
+    "direct": ({}, True, "", DIRECT),
+    "unprotected": (UNPROTECTED, False, "", ""),
+    "routed": (ROUTING, False, "", ROUTED),
+}
+
+
+async def check_chain(probes: list[Probe], chain: str) -> None:
+    """Check that the last rule of a chain blocks probes, or that nothing does."""
+    if chain:
+        with Host() as host:
+            await check(probes, rule(host, chain))
+    else:
+        assert unanswered(await reach_all(probes)) == {}
 
 
 @pytest.mark.parametrize(
-    ("options", "parameters", "published", "unpublished"),
-    [mode[1:] for mode in MODES],
-    ids=[mode[0] for mode in MODES],
+    ("options", "direct", "published", "unpublished"), MODES.values(), ids=MODES
 )
 async def test_own_addresses(
     outside: Namespace,
     options: Mapping[str, cnm.JSON],
-    parameters: dict[str, bool],
-    published: bool,
-    unpublished: bool,
+    direct: bool,
+    published: str,
+    unpublished: str,
 ) -> None:
     route_to_sandboxes(outside)
-    direct = parameters.get("allow_direct_routing", False)
     async with cnm.Controller(allow_direct_routing=direct) as controller:
         network = await front(controller, options)
         api = await controller.create_sandbox("api")
         endpoint = await network.connect(api, ports=["8080:80", "8080:80/udp"])
         async with serving(api):
-            if published:
-                answers = await reach_all(probes(outside, 80))
-                assert unanswered(answers) == {}
-            else:
-                assert await none_reached(probes(outside, 80)) == {}
+            await check_chain(probes(outside, 80), published)
             await endpoint.unpublish()
-            if unpublished:
-                answers = await reach_all(probes(outside, 80))
-                assert unanswered(answers) == {}
-            else:
-                assert await none_reached(probes(outside, 80)) == {}
+            await check_chain(probes(outside, 80), unpublished)
 
 
 async def test_marked_packets(outside: Namespace) -> None:
@@ -105,7 +93,7 @@ async def test_marked_packets(outside: Namespace) -> None:
         api = await controller.create_sandbox("api")
         await network.connect(api)
         async with serving(api):
-            assert await none_reached(probes(outside, 80)) == {}
+            await check_chain(probes(outside, 80), NAT)
 
 
 async def test_routed_ports_have_no_port_of_the_host(
@@ -134,9 +122,15 @@ async def test_foreign_ports_of_the_same_number(
     await network.connect(db)
     async with serving(api):
         assert await reach(db, HOST4, 8080) != "ECONNREFUSED"
-        for to in ("203.0.113.2", "2001:db8::2"):
+        elsewhere = ("203.0.113.2", "2001:db8::2")
+        for to in elsewhere:
             assert await reach(db, to, 8080) == "ECONNREFUSED"
             assert await reach(None, to, 8080) == "ECONNREFUSED"
+        with Host() as host, without(rule(host, "publish", ELSEWHERE)):
+            taken: list[Probe] = [
+                (where, to, 8080, "tcp") for where in (db, None) for to in elsewhere
+            ]
+            assert unanswered(await reach_all(taken)) == {}
 
 
 async def test_unpublished(controller: cnm.Controller, outside: Namespace) -> None:
@@ -154,25 +148,3 @@ async def test_unpublished(controller: cnm.Controller, outside: Namespace) -> No
         assert endpoint.ports == ()
         assert await none_reached(wanted) == {}
         assert await reach(outside, HOST4, 8080) == "ECONNREFUSED"
-
-
-async def test_isolation_is_not_bypassed(controller: cnm.Controller) -> None:
-    """icc off stays off by way of the host; internal networks do not get out."""
-    apart = await controller.create_network(
-        "apart", subnets=["10.9.0.0/24"], options={"enable_icc": False}
-    )
-    inner = await controller.create_network(
-        "inner", subnets=["10.7.0.0/24"], internal=True
-    )
-    boxes = [await controller.create_sandbox(name) for name in ("api", "db", "shut")]
-    api, db, shut = boxes
-    await apart.connect(api, ports=["8080:80"])
-    await apart.connect(db)
-    await inner.connect(shut)
-    async with serving(api):
-        assert await none_reached([(db, API4, 80, "tcp")]) == {}
-        assert await none_reached([(db, "10.9.0.1", 8080, "tcp")]) == {}
-        # there is no way, not even with a route
-        shut_up = [(shut, to, 8080, "tcp") for to in ("10.7.0.1", "10.9.0.1")]
-        assert await none_reached(shut_up) == {}
-        assert await reach(None, "10.9.0.1", 8080) != ""

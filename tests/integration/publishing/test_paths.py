@@ -2,34 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
-
-import pytest
-
 import cnm
-from cnm.errors import KernelError
-from cnm.linux import sysctl
 from tests.integration.api.conftest import HOST4, HOST6
 from tests.integration.api.traffic import serving
 from tests.integration.lab import Namespace
 
 from .reach import Place, none_reached, reach, reach_all, unanswered
-
-FILTERS = ("net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables")
-
-
-@pytest.fixture(params=[True, False], ids=["br_netfilter", "no br_netfilter"])
-def filtered_bridges(request: pytest.FixtureRequest) -> Iterator[bool]:
-    """Whether br_netfilter has the firewall see what stays on a bridge."""
-    before = {}
-    with suppress(KernelError):  # without br_netfilter there is no such setting
-        for name in FILTERS:
-            before[name] = sysctl.read(name)
-            sysctl.write(name, str(int(request.param)))
-    yield request.param
-    for name, value in before.items():
-        sysctl.write(name, value)
 
 
 async def _networks(controller: cnm.Controller) -> tuple[cnm.Network, cnm.Network]:

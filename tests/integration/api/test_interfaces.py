@@ -1,0 +1,126 @@
+"""Interfaces in sandboxes: their names, and what they have and tell of addresses."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+import anyio
+import pytest
+
+import cnm
+from cnm import Controller
+
+from .traffic import addresses, pair, serving, tcp
+
+DUAL = ["10.9.0.0/24", "fd00:9::/64"]
+
+
+async def test_interface_names(controller: Controller) -> None:
+    names = ["a", "b", "c", "d"]
+    networks = [await controller.create_network(name) for name in names]
+    one = await controller.create_sandbox("one")
+    first = await networks[0].connect(one)
+    second = await networks[1].connect(one)
+    third = await networks[2].connect(one, interface_name="eth2")
+    assert [e.interface for e in one.endpoints] == ["eth0", "eth1", "eth2"]
+    with pytest.raises(cnm.ConflictError, match="'eth2' is taken in sandbox 'one'"):
+        await networks[3].connect(one, interface_name="eth2")
+    with pytest.raises(cnm.ConflictError, match="'lo' is taken"):
+        await networks[3].connect(one, interface_name="lo")
+    await second.leave()
+    fourth = await networks[3].connect(one)
+    assert fourth.interface == "eth1"  # numbering fills gaps
+    await second.join(one)
+    assert (second.interface, third.interface) == ("eth3", "eth2")
+    await first.delete(force=True)
+    shown = (await one.run(["ls", "/sys/class/net"])).stdout.decode().split()
+    assert [name for name in shown if name.startswith("eth")] == [
+        "eth1",
+        "eth2",
+        "eth3",
+    ]
+
+
+async def test_interface_prefix(controller: Controller) -> None:
+    network = await controller.create_network(
+        "front", options={"com.docker.network.container_iface_prefix": "lan"}
+    )
+    one, two = await pair(controller, network)
+    assert (one.endpoints[0].interface, two.endpoints[0].interface) == ("lan0", "lan0")
+
+
+async def test_mac_addresses(controller: Controller) -> None:
+    network = await controller.create_network("front")
+    one, two = await pair(controller, network)
+    macs = {one.endpoints[0].mac, two.endpoints[0].mac}
+    assert len(macs) == 2
+    assert all(int(mac[:2], 16) & 3 == 2 for mac in macs)  # local, unicast
+    three = await controller.create_sandbox("three")
+    endpoint = await network.connect(three, mac="02-AA-00-00-00-01")
+    assert endpoint.mac == "02:aa:00:00:00:01"
+    shown = (await three.run(["cat", "/sys/class/net/eth0/address"])).stdout
+    assert shown.decode().strip() == endpoint.mac
+    assert endpoint.info.configured_mac == endpoint.mac
+    assert one.endpoints[0].info.configured_mac == ""
+
+
+async def test_auxiliary_default_gateway(controller: Controller) -> None:
+    network = await controller.create_network(
+        "front",
+        subnets=DUAL[:1],
+        gateways=["10.9.0.1"],
+        aux_addresses={"DefaultGatewayIPv4": "10.9.0.254", "printer": "10.9.0.2"},
+    )
+    one, _ = await pair(controller, network)
+    assert addresses(one, network) == ["10.9.0.3"]
+    routes = (await one.run(["cat", "/proc/net/route"])).stdout.decode().split("\n")
+    default = next(line.split()[2] for line in routes[1:] if "\t00000000\t" in line)
+    packed = bytes.fromhex(default)[::-1]
+    assert ipaddress.IPv4Address(packed) == ipaddress.ip_address("10.9.0.254")
+    with pytest.raises(cnm.AddressInUse, match=r"10\.9\.0\.2"):
+        await network.create_endpoint("printer", address="10.9.0.2")
+
+
+async def test_link_local_addresses(controller: Controller) -> None:
+    network = await controller.create_network("front")
+    one = await controller.create_sandbox("one")
+    two = await controller.create_sandbox("two")
+    await network.connect(one, link_local=["169.254.1.1"])
+    await network.connect(two, link_local=["169.254.1.2"])
+    async with serving(two):
+        assert await tcp(one, "169.254.1.2") == "169.254.1.1"
+
+
+@pytest.mark.parametrize("times", [3, 1, 0])
+async def test_announcements(controller: Controller, times: int) -> None:
+    network = await controller.create_network(
+        "front",
+        subnets=DUAL,
+        options={"advertise_addr_nmsgs": times, "advertise_addr_ms": "100"},
+    )
+    watcher = await controller.create_sandbox("watcher")
+    quiet = await network.connect(watcher)
+    arps = advertisements = 0
+    with await watcher.socket(
+        socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)
+    ) as raw:
+        one = await controller.create_sandbox("one")
+        endpoint = await network.connect(one)
+        assert endpoint.address is not None
+        assert endpoint.address6 is not None
+        mac = bytes.fromhex(endpoint.mac.replace(":", ""))
+        own4, own6 = endpoint.address.ip.packed, endpoint.address6.ip.packed
+        with anyio.move_on_after(0.45):
+            while True:
+                await anyio.wait_readable(raw)
+                frame = raw.recv(2048)
+                if frame[6:12] != mac:
+                    continue
+                if frame[12:14] == b"\x08\x06":
+                    # sender and target of a gratuitous ARP are the same (RFC 5227)
+                    arps += frame[28:32] == frame[38:42] == own4
+                elif frame[12:14] == b"\x86\xdd" and frame[54:55] == b"\x88":
+                    advertisements += frame[62:78] == own6
+    assert (arps, advertisements) == (times, times)
+    assert quiet.joined
