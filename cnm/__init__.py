@@ -67,6 +67,7 @@ from .events import (
     Event,
     FirewallRebuilt,
     LinkRemoved,
+    NameQueried,
     NetworkCreated,
     NetworkDeleted,
     NetworkEvent,
@@ -77,6 +78,7 @@ from .events import (
 from .network import Network
 from .plugins import DriverInfo, DriverRegistry
 from .sandbox import Sandbox
+from .service_records import ServiceRecords
 from .store import (
     Delete,
     MemoryStore,
@@ -99,6 +101,7 @@ from .types import (
     PortBinding,
     PortRequest,
     SandboxInfo,
+    ServiceRecord,
     TransportPort,
 )
 
@@ -148,6 +151,7 @@ __all__ = [
     "MissingCapability",
     "MissingFeature",
     "NameConflict",
+    "NameQueried",
     "NetlinkError",
     "Network",
     "NetworkCreated",
@@ -175,6 +179,8 @@ __all__ = [
     "SandboxEvent",
     "SandboxInfo",
     "SandboxNotFound",
+    "ServiceRecord",
+    "ServiceRecords",
     "Store",
     "StoreConflict",
     "StoreError",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Generic, Self, TypeVar, cast
 
@@ -45,6 +45,12 @@ class Subscription(Generic[E_co]):
                 ) from None
             raise StopAsyncIteration from None
 
+    def wants(self, event: Event) -> bool:
+        """Tell whether the subscriber has asked for an event."""
+        if event.explicit:
+            return type(event) in self.types
+        return isinstance(event, self.types)
+
     def deliver(self, event: Event) -> None:
         """Put an event into the buffer; end the subscription if that is full."""
         try:
@@ -71,14 +77,34 @@ class Bus:
 
     def __init__(self) -> None:
         self._subscriptions: list[Subscription[Event]] = []
+        self._watchers: list[Callable[[], None]] = []
 
     def publish(self, event: Event) -> None:
         """Hand out an event."""
         for subscription in list(self._subscriptions):
-            if isinstance(event, subscription.types):
+            if subscription.wants(event):
                 subscription.deliver(event)
                 if subscription.too_slow:
-                    self._subscriptions.remove(subscription)
+                    self._remove(subscription)
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Have a function called whenever subscriptions begin or end."""
+        self._watchers.append(changed)
+
+    def has_asked_for(self, kind: type[Event]) -> bool:
+        """Tell whether anybody has asked for this very class of events."""
+        return any(kind in subscription.types for subscription in self._subscriptions)
+
+    def _add(self, subscription: Subscription[Event]) -> None:
+        self._subscriptions.append(subscription)
+        for changed in self._watchers:
+            changed()
+
+    def _remove(self, subscription: Subscription[Event]) -> None:
+        if subscription in self._subscriptions:
+            self._subscriptions.remove(subscription)
+            for changed in self._watchers:
+                changed()
 
     @asynccontextmanager
     async def subscribe(
@@ -86,12 +112,11 @@ class Bus:
     ) -> AsyncIterator[Subscription[E_co]]:
         """Hear of events from now on, until the block ends."""
         subscription = Subscription[E_co](types, buffer)
-        self._subscriptions.append(subscription)
+        self._add(subscription)
         try:
             yield subscription
         finally:
-            if subscription in self._subscriptions:
-                self._subscriptions.remove(subscription)
+            self._remove(subscription)
             subscription.close()
 
     def close(self) -> None:

@@ -69,6 +69,8 @@ class Controller(anyio.AsyncContextManagerMixin):
     :param allow_direct_routing: let in what is sent to a sandbox's own address, if the
         port is published; with networks of mode ``nat`` only the host's address is open
     :param accept_fwmark: let in packets that carry a mark, ``"0x1"`` or ``"0x1/0x3"``
+    :param dns_cache_size: how many answers of the host's name servers are kept, for as
+        long as they say; 0 for none
     :raises InvalidError: with everything that is wrong with the parameters
 
     Entering the block raises:
@@ -96,6 +98,7 @@ class Controller(anyio.AsyncContextManagerMixin):
         host_binding_ipv6: str | IPAddress | None = None,
         allow_direct_routing: bool = False,
         accept_fwmark: str | int | None = None,
+        dns_cache_size: int = 10_000,
     ) -> None:
         self._settings = check_settings(
             name,
@@ -112,6 +115,7 @@ class Controller(anyio.AsyncContextManagerMixin):
             host_binding_ipv6=host_binding_ipv6,
             allow_direct_routing=allow_direct_routing,
             accept_fwmark=accept_fwmark,
+            dns_cache_size=dns_cache_size,
         )
         self._name = self._settings.name
         self._running: Services | None = None
@@ -297,6 +301,7 @@ class Controller(anyio.AsyncContextManagerMixin):
             )
             created = Network(services, *await make(services, request))
             services.networks.add(created)
+            services.names.serve(created.info)
         services.bus.publish(NetworkCreated(network=created.info))
         return created
 
@@ -328,10 +333,12 @@ class Controller(anyio.AsyncContextManagerMixin):
         :param name: its name, unique in the controller
         :param hostname: the host name that its /etc/hosts gives to its addresses
         :param domainname: the domain that its /etc/hosts adds
-        :param dns: name servers; the host's if empty
+        :param dns: name servers that are asked, from within the sandbox, for names that
+            are not of its networks; if empty the host's, from the host
         :param dns_search: search domains; the host's if empty, none if ``["."]``
         :param dns_options: options of resolv.conf(5); the host's if empty
-        :param extra_hosts: addresses for its /etc/hosts, by name
+        :param extra_hosts: addresses by name, for its /etc/hosts and its resolver;
+            ``"host-gateway"`` stands for the host as the sandbox sees it
         :param netns: None to make a network namespace; the path of one, the id of a
             process that is in one, or ``"host"`` for the controller's own, to adopt it.
             An adopted namespace is left as it was found

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from types import NoneType
 
-from . import allocation, interfaces
+from . import allocation, interfaces, naming
 from .errors import CNMError, DriverError, InvalidError, NetworkNotFound
 from .events import (
     EndpointCreated,
@@ -183,12 +183,17 @@ async def create_sandbox(services: Services, request: SandboxRequest) -> Sandbox
         domainname=request.domainname,
         labels=frozen(request.labels),
     )
+    situation = naming.situation(services, info, request, ())
+    files = services.names.prepare(situation)
     async with Rollback() as rollback:
         await services.kernel.run(interfaces.make_namespace, key, request.netns)
         if all(other.key != key for other in services.sandboxes):
             rollback.push(services.kernel.run, interfaces.drop_namespace, key)
+        rollback.push(services.kernel.run, interfaces.drop_files, situation.directory)
+        await services.kernel.run(interfaces.visit, key, files.run)
         record = sandbox_record(info, request)
         await services.store.transaction(Put(SANDBOX + identity, record))
+    services.names.adopt(files)
     return info
 
 
@@ -213,6 +218,7 @@ async def create_endpoint(
             configured_mac=request.mac,
             link_local=request.link_local,
             aliases=request.aliases,
+            links=frozen(request.links),
             port_requests=request.ports,
             exposed=request.exposed,
             labels=frozen(request.labels),

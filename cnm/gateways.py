@@ -54,9 +54,14 @@ def _order(candidate: Candidate) -> tuple[int, bool, int, str, str]:
     )
 
 
+def ranked(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Return endpoints in the order in which they may provide default routes."""
+    return sorted(candidates, key=_order)
+
+
 def elect(candidates: Iterable[Candidate]) -> dict[int, Candidate]:
     """Return the endpoint that provides the default route, by family (4, 6)."""
-    ordered = sorted(candidates, key=_order)
+    ordered = ranked(candidates)
     chosen = {}
     for version in (4, 6):
         first = next((c for c in ordered if c.provides(version)), None)

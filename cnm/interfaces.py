@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeAlias
 
 from .errors import InvalidError, KernelError, NetlinkError
 from .events import JoinInfo, LeaveInfo
@@ -29,6 +30,9 @@ from .linux import (
     sysctl,
 )
 from .types import IPAddress, IPInterface, Route
+
+#: Part of a plan: what is done in a sandbox.
+Visit: TypeAlias = Callable[[Sockets, SandboxSockets], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,6 +96,7 @@ def place(
     join: JoinInfo,
     defaults: Sequence[DefaultRoute],
     previous: Sequence[DefaultRoute],
+    finish: Visit,
 ) -> int:
     """Plan: make or move the interface into the sandbox, and configure it.
 
@@ -100,6 +105,7 @@ def place(
 
     :param defaults: default routes that go through the interface
     :param previous: default routes that these replace
+    :param finish: what is done in the sandbox last
     :return: index of the interface in the sandbox
     """
     with sockets.sandbox(key) as sandbox:
@@ -115,6 +121,7 @@ def place(
                 index = _move(sockets, sandbox, join.interface, interface)
             _write_sysctls(sockets, sandbox, interface)
             _configure(sandbox.route, index, interface, defaults)
+            finish(sockets, sandbox)
         except BaseException:
             _bury(sandbox.route, index)
             for default in previous:
@@ -199,15 +206,25 @@ def reroute(sockets: Sockets, key: str, defaults: Sequence[DefaultRoute]) -> Non
         sandbox.route.call(*(default.request() for default in defaults))
 
 
-def take_out(sockets: Sockets, key: str, index: int, left: LeaveInfo | None) -> None:
+def take_out(
+    sockets: Sockets,
+    key: str,
+    index: int,
+    left: LeaveInfo | None,
+    finish: Visit | None = None,
+) -> None:
     """Plan: take an interface out of a sandbox that lives on.
 
     The interface is down and has lost its name when the plan returns; the reaper
     deletes it.
+
+    :param finish: what is done in the sandbox last
     """
     try:
         with sockets.sandbox(key) as sandbox:
             _bury(sandbox.route, index)
+            if finish is not None:
+                finish(sockets, sandbox)
     finally:
         if left is not None and left.plan is not None:
             left.plan(sockets)
@@ -282,6 +299,17 @@ def _share_home(sockets: Sockets, key: str) -> None:
         namespaces.pin(f"/proc/self/fd/{sockets.home}", key)
     except FileExistsError:
         return  # all sandboxes on the host share one key
+
+
+def visit(sockets: Sockets, key: str, work: Visit) -> None:
+    """Plan: do something in a sandbox."""
+    with sockets.sandbox(key) as sandbox:
+        work(sockets, sandbox)
+
+
+def drop_files(sockets: Sockets, directory: str) -> None:
+    """Plan: remove a sandbox's files."""
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def drop_namespace(sockets: Sockets, key: str) -> None:

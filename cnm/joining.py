@@ -50,7 +50,10 @@ async def join(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> None
         answer = await services.answer(endpoint.handler, joined, JoinInfo, undo=undo)
         rollback.push(undo)
         attachment = await _attach(services, sandbox, info, name, answer)
-        rollback.push(leaving.take_out, services, sandbox, attachment.index, None)
+        rollback.push(
+            leaving.take_out,
+            *(services, sandbox, attachment.index, None, sandbox.situation()),
+        )
         rollback.push(sandbox.reroute)
         candidate = candidate_of(info, attachment)
         mine = Member(endpoint=endpoint, info=info, candidate=candidate)
@@ -63,6 +66,7 @@ async def join(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> None
         await services.store.transaction(Put(ENDPOINT + info.id, record), *others)
         endpoint.attached(attachment)
         sandbox.attach(endpoint)
+        services.names.enter(sandbox.situation(), info)
     services.bus.publish(joined)
     for change in changes:
         change.endpoint.note(change)
@@ -102,9 +106,11 @@ async def _attach(
     )
     await services.forgetter.settle(it.ip for it in interface.addresses)
     defaults, previous = sandbox.defaults_with(candidate)
+    files = services.names.prepare(sandbox.situation((info, candidate)))
     index = await services.kernel.run(
-        place, sandbox.key, interface, join, defaults, previous
+        place, sandbox.key, interface, join, defaults, previous, files.run
     )
+    services.names.adopt(files)
     return Attachment(
         sandbox=sandbox.id,
         interface=name,

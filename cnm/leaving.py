@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import NoneType
 from typing import TYPE_CHECKING
 
 from . import allocation, interfaces, publishing
-from .events import EndpointDeleted, EndpointLeft, LeaveInfo, SandboxDeleted
+from .dns import Situation, undo_redirection
+from .events import (
+    EndpointDeleted,
+    EndpointLeft,
+    LeaveInfo,
+    NetworkDeleted,
+    SandboxDeleted,
+)
 from .plugins import Driver
 from .publishing import Change
 from .records import ENDPOINT, SANDBOX, Attachment, endpoint_record
 from .rollback import Rollback
 from .services import Services
 from .store import Delete, Put
-from .types import EndpointInfo, SandboxInfo
+from .types import EndpointInfo, NetworkInfo, SandboxInfo
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
@@ -37,7 +44,9 @@ async def leave(
         await sandbox.reroute_without(endpoint)
         rollback.push(sandbox.reroute)
         left = await tell_left(services, endpoint, sandbox.info, attachment.interface)
-    await take_out(services, sandbox, attachment.index, left)
+    services.names.leave(endpoint.info)
+    situation = sandbox.situation(without=endpoint)
+    await take_out(services, sandbox, attachment.index, left, situation)
     record = endpoint_record(replace(endpoint.info, ports=()), None)
     others = [it.record() for it in changes if it.endpoint is not endpoint]
     await services.store.transaction(Put(ENDPOINT + endpoint.id, record), *others)
@@ -61,10 +70,19 @@ async def tell_left(
 
 
 async def take_out(
-    services: Services, sandbox: Sandbox, index: int, left: LeaveInfo | None
+    services: Services,
+    sandbox: Sandbox,
+    index: int,
+    left: LeaveInfo | None,
+    situation: Situation,
 ) -> None:
-    """Take an interface out of a sandbox that lives on."""
-    await services.kernel.run(interfaces.take_out, sandbox.key, index, left)
+    """Take an interface out of a sandbox that lives on.
+
+    :param situation: what the sandbox is joined to without it
+    """
+    files = services.names.prepare(situation)
+    await services.kernel.run(interfaces.take_out, sandbox.key, index, left, files.run)
+    services.names.adopt(files)
     services.reaper.want(sandbox.key)
     if left is not None:
         services.forgetter.addresses(left.forget)
@@ -91,6 +109,28 @@ async def forget(
     except Exception as exc:
         if not force:
             raise
+        failures.append(exc)
+    return failures
+
+
+async def remove_network(
+    services: Services, driver: Driver, info: NetworkInfo, *, force: bool
+) -> list[Exception]:
+    """Have the driver forget a network, and give back its subnets.
+
+    :return: what failed
+    """
+    failures: list[Exception] = []
+    try:
+        await services.handle(driver, NetworkDeleted(network=info))
+    except Exception as exc:
+        if not force:
+            raise
+        failures.append(exc)
+    try:
+        ipam = await services.ipam(info.ipam)
+        await allocation.release_network(ipam, info)
+    except Exception as exc:
         failures.append(exc)
     return failures
 
@@ -147,7 +187,13 @@ async def _take_down(
     """Take the interfaces and the namespace down."""
     failures: list[Exception] = []
     endpoints = sandbox.endpoints
-    steps = []
+    for endpoint in endpoints:
+        services.names.leave(endpoint.info)
+    redirected = services.names.redirects(sandbox.info)
+    services.names.remove(sandbox.info)
+    steps: list[tuple[Callable[..., None], tuple[object, ...]]] = []
+    if sandbox.adopted and redirected:
+        steps.append((undo_redirection, (sandbox.key,)))
     if sandbox.adopted:
         for endpoint, info in zip(endpoints, left, strict=True):
             index = endpoint.attachment.index if endpoint.attachment else 0

@@ -19,6 +19,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from .bus import Bus
 from .directory import Directory
+from .dns import open_names
 from .errors import (
     CNMError,
     ConflictError,
@@ -191,6 +192,8 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Services:
         forgetter=forgetter,
     )
     stack.push_async_callback(_shielded, ports.close)
+    names = await open_names(kernel, settings.dns_cache_size)
+    stack.callback(names.close)
     services = Services(
         name=settings.name,
         run_dir=directory,
@@ -204,6 +207,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Services:
         store=settings.store,
         bus=Bus(),
         announcer=Announcer(kernel),
+        names=names,
         reaper=Reaper(kernel),
         forgetter=forgetter,
         routes=routes,
@@ -228,7 +232,12 @@ async def _shielded(work: Callable[..., Awaitable[object]], *args: object) -> No
 
 async def start_tasks(services: Services, tasks: TaskGroup) -> None:
     """Start what a controller does in the background."""
-    jobs = services.announcer.run, services.reaper.run, services.forgetter.run
+    jobs = (
+        services.announcer.run,
+        services.reaper.run,
+        services.forgetter.run,
+        services.names.run,
+    )
     for job in jobs:
         tasks.start_soon(_guard, job)
     tasks.start_soon(_guard, partial(_watch, services))

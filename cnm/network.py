@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 import anyio
 
-from . import allocation, creation
+from . import allocation, creation, leaving
 from .directory import Directory
 from .endpoint import Endpoint
 from .errors import (
@@ -20,11 +21,12 @@ from .errors import (
 )
 from .events import EndpointCreated, EndpointPublished, NetworkDeleted
 from .plugins import Driver
-from .records import NETWORK
+from .records import NETWORK, network_record
 from .requests import endpoint_request
 from .rollback import Rollback
+from .service_records import Change, ServiceRecords
 from .services import Services
-from .store import Delete
+from .store import Delete, Put
 from .types import (
     JSON,
     IPAddress,
@@ -115,6 +117,11 @@ class Network:
         return self._info.created
 
     @property
+    def services(self) -> ServiceRecords:
+        """What the network says of services: SRV and TXT records, to add and remove."""
+        return ServiceRecords(self._info.services, self._serve)
+
+    @property
     def deleting(self) -> bool:
         """Whether the network is gone or going."""
         return self._deleting
@@ -150,6 +157,7 @@ class Network:
         mac: str = "",
         link_local: Iterable[str | IPAddress] = (),
         aliases: Iterable[str] = (),
+        links: Mapping[str, str] | None = None,
         ports: Iterable[str | PortRequest] = (),
         exposed: Iterable[str | int | TransportPort] = (),
         publish_all: bool = False,
@@ -168,7 +176,9 @@ class Network:
         :param address6: IPv6 address; any of the network's if None
         :param mac: MAC address; chosen by the driver if empty
         :param link_local: further addresses, of 169.254.0.0/16 or fe80::/10
-        :param aliases: further names under which sandboxes on the network know it
+        :param aliases: further names under which sandboxes on the network know it;
+            several endpoints may have one, ``"*.app"`` stands for all that end so
+        :param links: names on the network by names that only the sandbox itself knows
         :param ports: ports to publish at addresses of the host, as docker's
             ``--publish``: ``"8080:80"``, ``"127.0.0.1:5353:53/udp"``, ``"80"`` for any
             free port of the host, ``"8000-8010:8000-8010"``, ``"8080-8083:80"`` for one
@@ -197,6 +207,7 @@ class Network:
             mac=mac,
             link_local=link_local,
             aliases=aliases,
+            links={} if links is None else links,
             ports=ports,
             exposed=exposed,
             publish_all=publish_all,
@@ -232,6 +243,7 @@ class Network:
         mac: str = "",
         link_local: Iterable[str | IPAddress] = (),
         aliases: Iterable[str] = (),
+        links: Mapping[str, str] | None = None,
         ports: Iterable[str | PortRequest] = (),
         exposed: Iterable[str | int | TransportPort] = (),
         publish_all: bool = False,
@@ -256,6 +268,7 @@ class Network:
             mac=mac,
             link_local=link_local,
             aliases=aliases,
+            links=links,
             ports=ports,
             exposed=exposed,
             publish_all=publish_all,
@@ -282,6 +295,15 @@ class Network:
         for joined in mine:
             await joined.delete(force=True)
 
+    async def _serve(self, change: Change) -> None:
+        async with self._lock:
+            self._require()
+            info = replace(self._info, services=change(self._info.services))
+            record = network_record(info, self._state)
+            await self._services.store.transaction(Put(NETWORK + self.id, record))
+            self._info = info
+            self._services.names.serve(info)
+
     async def delete(self, *, force: bool = False) -> None:
         """Remove the network.
 
@@ -303,12 +325,16 @@ class Network:
             try:
                 with anyio.CancelScope(shield=True):
                     failures += await self._remove_endpoints() if force else []
-                    failures += await self._remove(force=force)
+                    if self._driver is not None:
+                        failures += await leaving.remove_network(
+                            self._services, self._driver, self._info, force=force
+                        )
                     await self._services.store.transaction(Delete(NETWORK + self.id))
             except BaseException:
                 self._deleting = False
                 raise
             self._services.networks.remove(self)
+            self._services.names.drop(self._info)
             self._services.reaper.want(singly=True)
             self._services.routes.regard(*self._state.links)
             await self._services.admit()
@@ -335,24 +361,6 @@ class Network:
                 continue
             except Exception as exc:
                 failures.append(exc)
-        return failures
-
-    async def _remove(self, *, force: bool) -> list[Exception]:
-        if self._driver is None:
-            return []
-        failures: list[Exception] = []
-        try:
-            deleted = NetworkDeleted(network=self._info)
-            await self._services.handle(self._driver, deleted)
-        except Exception as exc:
-            if not force:
-                raise
-            failures.append(exc)
-        try:
-            ipam = await self._services.ipam(self._info.ipam)
-            await allocation.release_network(ipam, self._info)
-        except Exception as exc:
-            failures.append(exc)
         return failures
 
     async def ipam_status(self) -> Mapping[IPNetwork, PoolStatus]:

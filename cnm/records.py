@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from ipaddress import IPv4Interface, IPv6Interface
 from types import MappingProxyType
@@ -22,6 +22,7 @@ from .types import (
     PortBinding,
     Proto,
     SandboxInfo,
+    ServiceRecord,
 )
 
 NETWORK = "network/"
@@ -87,6 +88,7 @@ def network_record(info: NetworkInfo, state: NetworkState) -> dict[str, JSON]:
         ],
         "labels": dict(info.labels),
         "options": dict(info.options),
+        "services": [asdict(record) for record in info.services],
         "driver_state": dict(info.driver_state),
         "prefix": state.interface_prefix,
         "links": list(state.links),
@@ -112,6 +114,7 @@ def network_info(record: Mapping[str, JSON]) -> NetworkInfo:
         ipam_data=tuple(_ipam_data(data) for data in value["ipam_data"]),
         labels=frozen(value["labels"]),
         options=frozen(value["options"]),
+        services=tuple(map(_service, value["services"])),
         driver_state=frozen(value["driver_state"]),
     )
 
@@ -124,6 +127,10 @@ def network_state(record: Mapping[str, JSON]) -> NetworkState:
         links=tuple(value["links"]),
         state=frozen(value["driver_state"]),
     )
+
+
+def _service(value: dict[str, Any]) -> ServiceRecord:
+    return ServiceRecord(**{**value, "texts": tuple(value["texts"])})
 
 
 def _ipam_data(value: dict[str, Any]) -> IPAMData:
@@ -152,6 +159,7 @@ def endpoint_record(
         "configured_mac": info.configured_mac,
         "link_local": [str(address) for address in info.link_local],
         "aliases": list(info.aliases),
+        "links": dict(info.links),
         "port_requests": [str(request) for request in info.port_requests],
         "ports": [str(binding) for binding in info.ports],
         "exposed": [str(port) for port in info.exposed],
@@ -214,6 +222,7 @@ def endpoint_info(record: Mapping[str, JSON], network: NetworkInfo) -> EndpointI
         configured_mac=value["configured_mac"],
         link_local=tuple(map(ipaddress.ip_interface, value["link_local"])),
         aliases=tuple(value["aliases"]),
+        links=frozen(value["links"]),
         port_requests=tuple(
             request
             for spec in value["port_requests"]

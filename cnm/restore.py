@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import NoneType
 
-from . import allocation, publishing
+from . import allocation, interfaces, publishing
+from .dns import Preparation
 from .endpoint import Endpoint
 from .errors import CNMError, KernelError
 from .events import AddressRequested, NetworkRestored
@@ -52,6 +53,7 @@ async def restore(services: Services) -> None:
         await _restore_endpoint(services, record.value)
     for sandbox in services.sandboxes:
         await publishing.restore(services, sandbox.info, sandbox.members())
+    await _restore_names(services)
     await services.kernel.run(services.firewall.rebuild)
     await services.admit()
     await services.kernel.run(_sweep, services)
@@ -87,6 +89,7 @@ async def _restore_network(services: Services, value: Mapping[str, JSON]) -> Non
     services.routes.disregard(*state.links)
     with services.networks.reserve(info.name):
         services.networks.add(Network(services, driver, info, state))
+        services.names.serve(info)
 
 
 async def _restore_sandbox(services: Services, value: Mapping[str, JSON]) -> None:
@@ -126,6 +129,26 @@ async def _restore_endpoint(services: Services, value: Mapping[str, JSON]) -> No
         sandbox.attach(endpoint)
 
 
+async def _restore_names(services: Services) -> None:
+    """Have the resolvers of all sandboxes listen again."""
+    prepared = [services.names.prepare(it.situation()) for it in services.sandboxes]
+    await services.kernel.run(_prepare_names, prepared)
+    for each in prepared:
+        services.names.adopt(each)
+        services.names.show(each.situation)
+        for endpoint in each.situation.endpoints:
+            services.names.enter(each.situation, endpoint)
+
+
+def _prepare_names(sockets: Sockets, prepared: Iterable[Preparation]) -> None:
+    for each in prepared:
+        sandbox = each.situation.sandbox
+        try:
+            interfaces.visit(sockets, sandbox.key, each.run)
+        except (OSError, CNMError):
+            _logger.exception("sandbox %r has no resolver", sandbox.name)
+
+
 async def _restore_addresses(services: Services, info: EndpointInfo) -> None:
     ipam = await services.ipam(info.network.ipam)
     for interface in (info.address, info.address6):
@@ -148,6 +171,10 @@ def _sweep(sockets: Sockets, services: Services) -> None:
         if key not in known:
             _logger.warning("removing the namespace %s, which no sandbox has", key)
             sockets.remove(key)
+    mine = {sandbox.situation().directory for sandbox in services.sandboxes}
+    for name in os.listdir(f"{services.run_dir}/files"):
+        if (directory := f"{services.run_dir}/files/{name}") not in mine:
+            interfaces.drop_files(sockets, directory)
     for message in sockets.route.dump(dump_links()):
         link = parse_link(message)
         mark, _, identity = link.alias.rpartition(":")

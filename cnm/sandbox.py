@@ -12,8 +12,8 @@ from typing import IO, Any, TypeAlias
 import anyio
 from anyio.abc import Process, SocketListener, SocketStream, UDPSocket
 
-from . import interfaces, leaving, sandbox_io
-from .dns import hosts_file
+from . import interfaces, leaving, naming, sandbox_io
+from .dns import Files, Situation
 from .endpoint import Endpoint
 from .errors import (
     ConflictError,
@@ -23,11 +23,12 @@ from .errors import (
 )
 from .gateways import Candidate, elect
 from .interfaces import DefaultRoute
+from .linux import Sockets
 from .linux.process import SandboxProcess
 from .publishing import Member
 from .requests import SandboxRequest
 from .services import Services
-from .types import IPAddress, PortBinding, SandboxInfo
+from .types import EndpointInfo, IPAddress, PortBinding, SandboxInfo
 
 #: What a process is started with: a program and its arguments, or a shell's line.
 Command: TypeAlias = str | Sequence[str]
@@ -116,6 +117,29 @@ class Sandbox:
         """The ports that are published by way of its endpoints."""
         return tuple(binding for each in self.endpoints for binding in each.ports)
 
+    @property
+    def _files(self) -> Files:
+        return Files(self.situation().directory)
+
+    @property
+    def hosts_path(self) -> str:
+        """Path of the file that is its /etc/hosts.
+
+        It exists as long as the sandbox does, is changed in place when endpoints join
+        and leave, and so can be mounted into containers. What others write into it
+        stays.
+        """
+        return self._files.hosts
+
+    @property
+    def resolv_conf_path(self) -> str:
+        """Path of the file that is its /etc/resolv.conf.
+
+        As with :attr:`hosts_path`, but once somebody has edited it, it is not changed
+        any more.
+        """
+        return self._files.resolv_conf
+
     # --- what endpoints need of it; they hold its lock --------------------------------
 
     def require(self) -> None:
@@ -195,13 +219,31 @@ class Sandbox:
             for each in self.endpoints
         ]
 
+    def situation(
+        self,
+        more: tuple[EndpointInfo, Candidate] | None = None,
+        *,
+        without: Endpoint | None = None,
+    ) -> Situation:
+        """Return what its names depend on.
+
+        :param more: an endpoint that joins
+        :param without: an endpoint that leaves
+        """
+        joined = [(e.info, e.candidate) for e in self.endpoints if e is not without]
+        joined += [more] if more is not None else []
+        return naming.situation(self._services, self._info, self._request, joined)
+
     def attach(self, endpoint: Endpoint) -> None:
         """Note that an endpoint has joined."""
         self._endpoints[endpoint.id] = endpoint
+        self._services.names.show(self.situation())
 
     def detach(self, endpoint: Endpoint) -> None:
         """Note that an endpoint has left."""
         self._endpoints.pop(endpoint.id, None)
+        if not self._deleting:
+            self._services.names.show(self.situation())
 
     # --- processes and sockets --------------------------------------------------------
 
@@ -228,7 +270,7 @@ class Sandbox:
         self.require()
         everything = {"stdin": stdin, "stdout": stdout, "stderr": stderr, **options}
         popen = await self._services.kernel.run(
-            sandbox_io.start_process, self.key, command, self._files(), everything
+            sandbox_io.start_process, self.key, command, self._files.mounts, everything
         )
         return SandboxProcess(popen)
 
@@ -271,7 +313,7 @@ class Sandbox:
         """
         self.require()
         return await self._services.kernel.run(
-            sandbox_io.make_socket, self.key, family, type, proto
+            Sockets.open_socket, family, type, proto, key=self.key
         )
 
     async def connect_tcp(self, host: str | IPAddress, port: int) -> SocketStream:
@@ -290,24 +332,6 @@ class Sandbox:
     async def udp(self, host: str | IPAddress = "::", port: int = 0) -> UDPSocket:
         """Make a UDP socket in the sandbox; ``"::"`` is any address of all families."""
         return await sandbox_io.udp(self, host, port)
-
-    def _files(self) -> sandbox_io.Files:
-        addresses = [
-            str(address.ip)
-            for endpoint in self.endpoints
-            for address in (endpoint.address, endpoint.address6)
-            if address is not None
-        ]
-        request = self._request
-        return sandbox_io.Files(
-            directory=f"{self._services.run_dir}/files/{self.id[:12]}",
-            hosts=hosts_file(
-                self.hostname, self.domainname, addresses, request.extra_hosts
-            ),
-            dns=request.dns,
-            search=request.dns_search,
-            options=request.dns_options,
-        )
 
     # --- removal ----------------------------------------------------------------------
 
@@ -338,7 +362,7 @@ class Sandbox:
                 await locks.enter_async_context(self.lock)
                 try:
                     failures += await leaving.remove(
-                        self._services, self, self._files().directory
+                        self._services, self, self._files.directory
                     )
                 except BaseException:
                     self._deleting = False

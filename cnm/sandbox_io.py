@@ -7,13 +7,11 @@ import socket as stdlib_socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.abc import Process, SocketListener, SocketStream, UDPSocket
 
-from .dns.resolvconf import host_configuration
 from .errors import InvalidError
 from .linux import Sockets
 from .linux.process import start
@@ -24,47 +22,16 @@ if TYPE_CHECKING:
     from .sandbox import Sandbox
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Files:
-    """The files of a sandbox that stand in for the host's."""
-
-    directory: str
-    hosts: str
-    dns: tuple[IPAddress, ...]
-    search: tuple[str, ...]
-    options: tuple[str, ...]
-
-    def write(self) -> Mapping[str, str]:
-        """Write them. Blocks.
-
-        :return: paths as a process sees them, to the files that stand in for them
-        """
-        os.makedirs(self.directory, mode=0o755, exist_ok=True)
-        resolv = host_configuration().for_sandbox(self.dns, self.search, self.options)
-        contents = {"hosts": self.hosts, "resolv.conf": resolv.render()}
-        for name, content in contents.items():
-            _replace(f"{self.directory}/{name}", content)
-        return {f"/etc/{name}": f"{self.directory}/{name}" for name in contents}
-
-
-def _replace(path: str, content: str) -> None:
-    """Write a file, so that a reader finds the old content or the new one."""
-    temporary = f"{path}.{os.urandom(4).hex()}"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(content)
-    os.replace(temporary, path)
-
-
 def start_process(
     sockets: Sockets,
     key: str,
     command: str | Sequence[str],
-    files: Files,
+    files: Mapping[str, str],
     options: Mapping[str, Any],
 ) -> subprocess.Popen[bytes]:
     """Plan: start a process in a sandbox."""
     with sockets.sandbox(key) as sandbox:
-        return start(sandbox.netns, command, files.write(), options)
+        return start(sandbox.netns, command, files, options)
 
 
 async def communicate(
@@ -98,16 +65,6 @@ async def communicate(
     if check:
         result.check_returncode()
     return result
-
-
-def make_socket(
-    sockets: Sockets, key: str, family: int, type: int, proto: int
-) -> stdlib_socket.socket:
-    """Plan: make a non-blocking socket in a sandbox."""
-    with sockets.sandbox(key) as sandbox, sockets.inside(sandbox.netns):
-        made = stdlib_socket.socket(family, type, proto)
-    made.setblocking(False)
-    return made
 
 
 def _endpoint(host: str | IPAddress, port: int) -> tuple[int, tuple[str, int]]:

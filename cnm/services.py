@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from .allocation import Surroundings
 from .bus import Bus
 from .directory import Directory
-from .dns import name_servers
+from .dns import Names, name_servers
 from .errors import DriverError, InvalidError, SandboxNotFound
 from .events import DriverEvent, DriverFailed, DriverLoaded, JoinInfo
 from .firewall import Firewall, admit
@@ -55,6 +55,7 @@ class Services:
     store: Store
     bus: Bus
     announcer: Announcer
+    names: Names
     reaper: Reaper
     forgetter: Forgetter
     routes: HostRoutes

@@ -38,6 +38,7 @@ class Settings:
     host_binding_ipv6: IPAddress | None
     allow_direct_routing: bool
     accept_fwmark: tuple[int, int] | None
+    dns_cache_size: int
 
 
 def check_settings(
@@ -56,6 +57,7 @@ def check_settings(
     host_binding_ipv6: object,
     allow_direct_routing: object,
     accept_fwmark: object,
+    dns_cache_size: object,
 ) -> Settings:
     """Check the parameters of a controller.
 
@@ -84,6 +86,7 @@ def check_settings(
         ),
         allow_direct_routing=faults.flag("allow_direct_routing", allow_direct_routing),
         accept_fwmark=_given(faults, "accept_fwmark", _fwmark, accept_fwmark),
+        dns_cache_size=faults.parse("dns_cache_size", _size, dns_cache_size) or 0,
     )
     binding6 = settings.host_binding_ipv6
     if binding6 is not None and binding6.version != 6:
@@ -133,6 +136,12 @@ def _path(value: object) -> str:
 def _firewall(value: object) -> str:
     if not isinstance(value, str) or value not in _FIREWALLS:
         raise ValueError(f"expected 'nftables' or 'none', not {shown(value)}")
+    return value
+
+
+def _size(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"expected a number from 0 on, not {shown(value)}")
     return value
 
 

@@ -79,9 +79,31 @@ class IPAMData:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ServiceRecord:
+    """What a network says of a service: an SRV record (RFC 2782), TXT records, or both.
+
+    :ivar name: the name that is asked for, on its network, such as ``_http._tcp.web``
+    :ivar target: name of a sandbox on the network that serves it; ``""`` for no SRV
+        record
+    :ivar port: the port at which it serves
+    :ivar priority: clients take those of the lowest priority first
+    :ivar weight: share of the clients among those of the same priority
+    :ivar texts: the TXT records, at most 255 bytes each
+    """
+
+    name: str
+    target: str = ""
+    port: int = 0
+    priority: int = 0
+    weight: int = 0
+    texts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class NetworkInfo:
     """A snapshot of a network.
 
+    :ivar services: what it says of services
     :ivar driver_state: what the driver returned from ``network.created``
     """
 
@@ -100,6 +122,7 @@ class NetworkInfo:
     ipam_data: tuple[IPAMData, ...] = ()
     labels: Mapping[str, str] = field(default_factory=_no_labels)
     options: Mapping[str, JSON] = field(default_factory=_empty)
+    services: tuple[ServiceRecord, ...] = ()
     driver_state: Mapping[str, JSON] = field(default_factory=_empty)
 
     @property
@@ -203,6 +226,8 @@ class EndpointInfo:
     :ivar address6: IPv6 address with the subnet's prefix length, or None
     :ivar mac: MAC address, ``""`` until the driver has chosen one
     :ivar configured_mac: the MAC address that was asked for, or ``""``
+    :ivar aliases: further names of the sandbox on the network
+    :ivar links: names on the network by names that only the sandbox itself knows
     :ivar port_requests: the ports that are to be published
     :ivar ports: the ports that are published by way of this endpoint
     :ivar exposed: the ports on which the sandbox is said to serve
@@ -221,6 +246,7 @@ class EndpointInfo:
     configured_mac: str = ""
     link_local: tuple[IPInterface, ...] = ()
     aliases: tuple[str, ...] = ()
+    links: Mapping[str, str] = field(default_factory=_no_labels)
     port_requests: tuple[PortRequest, ...] = ()
     ports: tuple[PortBinding, ...] = ()
     exposed: tuple[TransportPort, ...] = ()

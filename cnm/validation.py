@@ -263,7 +263,14 @@ def hostname(value: object) -> str:
 
 
 def alias(value: object) -> str:
-    """Check a further name of an endpoint."""
+    """Check a further name of an endpoint; ``*.app`` stands for all that end so."""
+    string = text(value)
+    dns_name(string.removeprefix("*."))
+    return string
+
+
+def dns_name(value: object) -> str:
+    """Check a name that is not empty."""
     string = hostname(value)
     if not string:
         raise ValueError("expected a name, not ''")
@@ -290,11 +297,6 @@ def dns_option(value: object) -> str:
             f"not {shown(string)}"
         )
     return string
-
-
-def host_entry(value: object) -> str:
-    """Check what a name in /etc/hosts stands for."""
-    return str(address(value))
 
 
 def sysctl_name(value: object) -> str:

@@ -1,10 +1,19 @@
-"""Names: what a sandbox finds in its /etc/resolv.conf and /etc/hosts."""
+"""Names: the resolvers of sandboxes, and their /etc/resolv.conf and /etc/hosts."""
 
-from .hosts import hosts_file
-from .resolvconf import ResolvConf, name_servers
+from .files import Files
+from .names import Names, Preparation, open_names
+from .resolvconf import Overrides, ResolvConf, name_servers
+from .situation import Situation
+from .sockets import undo_redirection
 
 __all__ = [
+    "Files",
+    "Names",
+    "Overrides",
+    "Preparation",
     "ResolvConf",
-    "hosts_file",
+    "Situation",
     "name_servers",
+    "open_names",
+    "undo_redirection",
 ]

@@ -67,9 +67,13 @@ class LeaveInfo:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
-    """Base class of all events."""
+    """Base class of all events.
+
+    :cvar explicit: whether only those hear it who have asked for this very class
+    """
 
     name: ClassVar[str]
+    explicit: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

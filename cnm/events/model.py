@@ -11,6 +11,7 @@ from ..types import (
     Capability,
     EndpointInfo,
     EndpointState,
+    IPAddress,
     NetworkInfo,
     NetworkState,
     PortBinding,
@@ -218,6 +219,31 @@ class SandboxDeleted(SandboxEvent):
     """A sandbox is gone."""
 
     name: ClassVar[str] = "sandbox.deleted"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NameQueried(SandboxEvent):
+    """A program of a sandbox has asked for a name, and has been answered.
+
+    There may be very many: only those hear it who subscribe to this very class.
+
+    :ivar question: the name, in lower case
+    :ivar kind: the type of records, such as ``"AAAA"``
+    :ivar code: how it was answered, such as ``"NOERROR"`` or ``"NXDOMAIN"``
+    :ivar source: whose answer it was: ``"own"``, ``"cache"``, ``"upstream"``, or
+        ``"none"`` if there was none
+    :ivar addresses: the addresses of the answer
+    :ivar seconds: how long it took
+    """
+
+    name: ClassVar[str] = "name.queried"
+    explicit: ClassVar[bool] = True
+    question: str
+    kind: str
+    code: str
+    source: str
+    addresses: tuple[IPAddress, ...] = ()
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

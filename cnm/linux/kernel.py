@@ -150,6 +150,22 @@ class Sockets:
             raise
         self._kept.put(key, sockets)
 
+    def open_socket(
+        self, family: int, type: int, proto: int = 0, *, key: str = ""
+    ) -> socket.socket:
+        """Make a non-blocking socket.
+
+        :param key: path of the network namespace that it is of; the controller's own if
+            empty
+        """
+        if key:
+            with self.sandbox(key) as sandbox, self.inside(sandbox.netns):
+                made = socket.socket(family, type, proto)
+        else:
+            made = socket.socket(family, type, proto)
+        made.setblocking(False)
+        return made
+
     def remove(self, key: str) -> None:
         """Let go of the network namespace at a path. No error if it is gone."""
         self._kept.forget(key)

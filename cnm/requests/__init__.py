@@ -15,12 +15,17 @@ from .ports import (
     without,
 )
 from .sandbox import (
+    HOST_GATEWAY,
     SandboxRequest,
     sandbox_request,
+)
+from .services import (
+    service_record,
 )
 
 __all__ = [
     "EndpointRequest",
+    "HOST_GATEWAY",
     "NetworkRequest",
     "SandboxRequest",
     "SubnetRequest",
@@ -28,6 +33,7 @@ __all__ = [
     "network_request",
     "port_requests",
     "sandbox_request",
+    "service_record",
     "with_more",
     "without",
 ]

@@ -27,6 +27,7 @@ class EndpointRequest:
     mac: str
     link_local: tuple[IPInterface, ...]
     aliases: tuple[str, ...]
+    links: Mapping[str, str]
     ports: tuple[PortRequest, ...]
     exposed: tuple[TransportPort, ...]
     labels: Mapping[str, str]
@@ -49,6 +50,7 @@ def endpoint_request(
     mac: object,
     link_local: object,
     aliases: object,
+    links: object,
     ports: object,
     exposed: object,
     publish_all: object,
@@ -91,6 +93,7 @@ def endpoint_request(
         mac="" if mac == "" else faults.parse("mac", check.mac_address, mac) or "",
         link_local=faults.each("link_local", check.link_local, link_local),
         aliases=faults.each("aliases", check.alias, aliases),
+        links=_links(faults, links),
         ports=published,
         exposed=served,
         labels=faults.mapping("labels", check.text, labels),
@@ -108,6 +111,13 @@ def endpoint_request(
         faults.add(f"address6: {request.address6} is given, but a sysctl disables IPv6")
     faults.check()
     return request
+
+
+def _links(faults: Faults, links: object) -> dict[str, str]:
+    checked = faults.mapping("links", check.dns_name, links)
+    for link in checked:
+        faults.parse("links", check.dns_name, link)
+    return checked
 
 
 def _address(

@@ -9,11 +9,15 @@ from .. import validation as check
 from ..types import IPAddress
 from ..validation import Faults
 
+#: What extra hosts may have for an address: that of the host, as the sandbox sees it.
+HOST_GATEWAY = "host-gateway"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SandboxRequest:
     """A sandbox that is asked for.
 
+    :ivar extra_hosts: addresses, or :data:`HOST_GATEWAY`, by name
     :ivar netns: None to make a namespace, ``"host"`` for the controller's own, a pid,
         or the path of a namespace to adopt
     """
@@ -46,9 +50,9 @@ def sandbox_request(
     :raises InvalidError: with everything that is wrong with them
     """
     faults = Faults()
-    hosts = faults.mapping("extra_hosts", check.host_entry, extra_hosts)
+    hosts = faults.mapping("extra_hosts", _host_entry, extra_hosts)
     for host in hosts:
-        faults.parse("extra_hosts", check.hostname, host)
+        faults.parse("extra_hosts", check.dns_name, host)
     request = SandboxRequest(
         name=faults.parse("name", check.name, name) or "",
         hostname=faults.parse("hostname", check.hostname, hostname) or "",
@@ -62,6 +66,10 @@ def sandbox_request(
     )
     faults.check()
     return request
+
+
+def _host_entry(value: object) -> str:
+    return HOST_GATEWAY if value == HOST_GATEWAY else str(check.address(value))
 
 
 def _netns(value: object) -> str | int:

@@ -231,12 +231,12 @@ async def test_files(controller: Controller) -> None:
     )
     await network.connect(sandbox)
     resolv = (await sandbox.run(["cat", "/etc/resolv.conf"])).stdout.decode()
-    assert [line for line in resolv.splitlines() if not line.startswith("#")][:4] == [
-        "nameserver 192.0.2.53",
-        "nameserver 2001:db8::53",
+    assert [line for line in resolv.splitlines() if line and line[0] != "#"][:3] == [
+        "nameserver 127.0.0.11",
         "search example.org lab",
         "options ndots:2 rotate",
     ]
+    assert "# ExtServers: [192.0.2.53 2001:db8::53]\n" in resolv
     hosts = (await sandbox.run(["cat", "/etc/hosts"])).stdout.decode().splitlines()
     assert "127.0.0.1\tlocalhost" in hosts
     assert hosts[-3:] == [
@@ -252,6 +252,6 @@ async def test_files(controller: Controller) -> None:
 async def test_no_search_domain(controller: Controller) -> None:
     sandbox = await controller.create_sandbox("box", dns_search=["."])
     resolv = (await sandbox.run(["cat", "/etc/resolv.conf"])).stdout
-    assert b"search" not in resolv
+    assert b"\nsearch" not in resolv
     with open("/etc/resolv.conf", encoding="utf-8") as file:
         assert "box" not in file.read()  # the host's own file is untouched

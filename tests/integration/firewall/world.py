@@ -56,6 +56,10 @@ class World:
 
     def blocked(self, *probes: Probe) -> bool:
         """Whether none of the probes gets an answer; they are sent at once."""
+        return not self.passing(*probes)
+
+    def passing(self, *probes: Probe) -> list[Probe]:
+        """Return the probes that get an answer; they are sent at once."""
         with ThreadPoolExecutor(len(probes)) as pool:
             answers = pool.map(
                 lambda probe: ask(
@@ -63,7 +67,7 @@ class World:
                 ),
                 probes,
             )
-            return not any(answers)
+            return [probe for probe, it in zip(probes, answers, strict=True) if it]
 
     def check(self, probes: list[Probe], *barriers: Barrier) -> None:
         """Check that each of the barriers blocks probes, and that nothing else does.
@@ -74,8 +78,8 @@ class World:
             passed = {probe: self.ask(*probe) for probe in probes}
             assert not [probe for probe in probes if failed(passed[probe])], passed
         for left in all_but_one(barriers):
-            assert self.blocked(*probes), left
-        assert self.blocked(*probes)
+            assert self.passing(*probes) == [], left
+        assert self.passing(*probes) == []
 
     @contextmanager
     def lan(self) -> Iterator[Namespace]:

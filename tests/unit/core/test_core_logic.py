@@ -23,7 +23,7 @@ from hypothesis import given, strategies as st
 from cnm import validation as check
 from cnm.bus import Bus
 from cnm.directory import Directory
-from cnm.dns import ResolvConf, hosts_file
+from cnm.dns import ResolvConf
 from cnm.errors import (
     InvalidError,
     NameConflict,
@@ -320,22 +320,7 @@ def test_resolv_conf() -> None:
     assert [str(server) for server in host.nameservers] == ["127.0.0.53", "192.0.2.1"]
     assert host.search == ("c",)
     assert host.options == ("ndots:1", "rotate", "edns0")
-    plain = host.for_sandbox((), (), ())
-    assert plain.render() == (
-        "nameserver 192.0.2.1\nsearch c\noptions ndots:1 rotate edns0\n"
-        "sortlist 10.0.0.0\n"
-    )
-    own = host.for_sandbox((ip_address("::1"),), (".",), ("debug",))
-    assert own.render() == "nameserver ::1\noptions debug\nsortlist 10.0.0.0\n"
-    assert "NO EXTERNAL" in ResolvConf().render()
-    assert ResolvConf.parse(plain.render()) == plain
-
-
-def test_hosts() -> None:
-    content = hosts_file("web", "", ["10.9.0.2", "fd00::2"], {"db": "10.9.0.9"})
-    assert content.splitlines()[0] == "127.0.0.1\tlocalhost"
-    assert content.endswith("10.9.0.9\tdb\n10.9.0.2\tweb\nfd00::2\tweb\n")
-    assert "10.9.0.2" not in hosts_file("", "", ["10.9.0.2"], {})
+    assert host.invalid == ("bad", "")
 
 
 MAC = bytes.fromhex("020000000001")

@@ -1,0 +1,102 @@
+"""The files of a sandbox that stand in for the host's /etc/resolv.conf and /etc/hosts.
+
+All methods block: they belong into plans.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+from . import hosts
+
+#: Characters of a file that has been edited: a larger one is left alone.
+LARGEST = 1 << 20
+
+_MODE = 0o644
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The files of one sandbox.
+
+    They may be mounted into containers, and so keep their inodes: they are changed in
+    place, each with a single write, so that a reader finds the old content or the new.
+
+    :ivar directory: where they are
+    """
+
+    directory: str
+
+    @property
+    def hosts(self) -> str:
+        """Path of the hosts file."""
+        return f"{self.directory}/hosts"
+
+    @property
+    def resolv_conf(self) -> str:
+        """Path of the resolver's configuration."""
+        return f"{self.directory}/resolv.conf"
+
+    @property
+    def mounts(self) -> Mapping[str, str]:
+        """Paths as processes see them, to the files."""
+        return {"/etc/hosts": self.hosts, "/etc/resolv.conf": self.resolv_conf}
+
+    def make(self) -> None:
+        """Make the directory."""
+        os.makedirs(self.directory, mode=0o755, exist_ok=True)
+
+    def write_resolv_conf(self, content: str) -> None:
+        """Write the resolver's configuration, unless somebody has edited it."""
+        digest = f"{self.resolv_conf}.hash"
+        present, written = _read(self.resolv_conf), _read(digest) or ""
+        before = "" if present is None else _digest(present)
+        if before not in written.split("\n"):
+            return
+        # first: if we are killed in between, either content is known to be ours
+        _write(digest, f"{before}\n{_digest(content)}", written)
+        _write(self.resolv_conf, content, present)
+
+    def write_hosts(
+        self,
+        base: Callable[[], Sequence[str]],
+        went: Sequence[str],
+        came: Sequence[str],
+    ) -> None:
+        """Take lines out of the hosts file, and put others in.
+
+        :param base: returns what a new file begins with
+        """
+        present = _read(self.hosts)
+        before = "\n".join(base()) if present is None else present
+        if len(before) <= LARGEST:
+            _write(self.hosts, hosts.edited(before, went, came), present)
+
+
+def _digest(content: str) -> str:
+    return f"sha256:{sha256(content.encode()).hexdigest()}"
+
+
+def _read(path: str) -> str | None:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+            return file.read(LARGEST + 1)
+    except FileNotFoundError:
+        return None
+
+
+def _write(path: str, content: str, present: str | None) -> None:
+    if content == present:
+        return
+    data = content.encode(errors="surrogateescape")
+    size = len((present or "").encode(errors="surrogateescape"))
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, _MODE)
+    try:
+        # empty lines in place of what is too much, which then is cut off
+        os.pwrite(descriptor, data.ljust(size, b"\n"), 0)
+        os.ftruncate(descriptor, len(data))
+    finally:
+        os.close(descriptor)
