@@ -17,6 +17,7 @@ This module, ``cnm.driver``, ``cnm.linux``, ``cnm.firewall``, ``cnm.ports``,
 
 from .bus import Subscription
 from .controller import Controller
+from .dns import NamePolicy, NameStatistics
 from .endpoint import Endpoint
 from .errors import (
     ActiveEndpointsError,
@@ -151,7 +152,9 @@ __all__ = [
     "MissingCapability",
     "MissingFeature",
     "NameConflict",
+    "NamePolicy",
     "NameQueried",
+    "NameStatistics",
     "NetlinkError",
     "Network",
     "NetworkCreated",

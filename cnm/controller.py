@@ -12,10 +12,10 @@ import anyio
 
 from . import creation, diagnosis, lifecycle
 from .bus import Subscription
+from .dns import NameStatistics
 from .errors import (
     ForbiddenError,
     InvalidError,
-    NetworkNotFound,
     TeardownError,
 )
 from .events import (
@@ -27,7 +27,7 @@ from .events import (
 )
 from .network import Network
 from .plugins import DriverRegistry
-from .requests import NetworkRequest, network_request, sandbox_request
+from .requests import network_request, sandbox_request
 from .sandbox import Sandbox
 from .services import Services
 from .settings import check_settings
@@ -187,6 +187,11 @@ class Controller(anyio.AsyncContextManagerMixin):
         return await diagnosis.diagnose(self._services)
 
     @property
+    def name_statistics(self) -> NameStatistics:
+        """What the programs of all sandboxes have asked the resolvers so far."""
+        return self._services.names.statistics
+
+    @property
     def networks(self) -> tuple[Network, ...]:
         """All networks, in the order of their creation."""
         return tuple(self._services.networks)
@@ -292,7 +297,7 @@ class Controller(anyio.AsyncContextManagerMixin):
         if request.problems:
             raise InvalidError(*await creation.all_problems(services, request))
         if request.config_from:
-            request = self._configured(request)
+            request = creation.configured(services, request)
         with services.networks.reserve(request.name):
             make = (
                 creation.create_configuration
@@ -304,14 +309,6 @@ class Controller(anyio.AsyncContextManagerMixin):
             services.names.serve(created.info)
         services.bus.publish(NetworkCreated(network=created.info))
         return created
-
-    def _configured(self, request: NetworkRequest) -> NetworkRequest:
-        for candidate in self.networks:
-            if candidate.name == request.config_from and candidate.info.config_only:
-                return creation.configured(request, candidate.info)
-        raise NetworkNotFound(
-            request.config_from, ": there is no configuration network of that name"
-        )
 
     async def create_sandbox(
         self,

@@ -141,8 +141,17 @@ async def create_configuration(
     return None, info, state
 
 
-def configured(request: NetworkRequest, source: NetworkInfo) -> NetworkRequest:
-    """Return a request with the configuration of a configuration network."""
+def configured(services: Services, request: NetworkRequest) -> NetworkRequest:
+    """Return a request with the configuration of the network that it names.
+
+    :raises NetworkNotFound: if there is no such configuration network
+    """
+    found = (it.info for it in services.networks if it.name == request.config_from)
+    source = next((info for info in found if info.config_only), None)
+    if source is None:
+        raise NetworkNotFound(
+            request.config_from, ": there is no configuration network of that name"
+        )
     subnets = [
         SubnetRequest(
             version=data.subnet.version,

@@ -19,7 +19,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from .bus import Bus
 from .directory import Directory
-from .dns import open_names
+from .dns import Answered, open_names
 from .errors import (
     CNMError,
     ConflictError,
@@ -28,7 +28,7 @@ from .errors import (
     SandboxNotFound,
     SubscriberTooSlow,
 )
-from .events import Event, FirewallRebuilt, LinkRemoved
+from .events import Event, FirewallRebuilt, LinkRemoved, NameQueried
 from .firewall import Firewall, close_forwarding, dismiss, table_name
 from .hookspecs import IPAMDriver, NetworkDriver, Observer
 from .linux import (
@@ -238,6 +238,7 @@ async def start_tasks(services: Services, tasks: TaskGroup) -> None:
         services.forgetter.run,
         services.names.run,
     )
+    services.bus.watch(partial(_observe_names, services))
     for job in jobs:
         tasks.start_soon(_guard, job)
     tasks.start_soon(_guard, partial(_watch, services))
@@ -275,6 +276,27 @@ async def _observe(
                     _logger.exception("observer %r failed on %s", name, event.name)
         except SubscriberTooSlow:
             _logger.exception("observer %r hears no further events", name)
+
+
+def _observe_names(services: Services) -> None:
+    """Tell of queries as long as somebody wants to hear of them."""
+    wanted = services.bus.has_asked_for(NameQueried)
+    services.names.observe(partial(_queried, services) if wanted else None)
+
+
+def _queried(services: Services, answered: Answered) -> None:
+    if sandbox := services.sandboxes.get(answered.sandbox_id):
+        services.bus.publish(
+            NameQueried(
+                sandbox=sandbox.info,
+                question=answered.name,
+                kind=answered.kind,
+                code=answered.code,
+                source=answered.source,
+                addresses=answered.addresses,
+                seconds=answered.seconds,
+            )
+        )
 
 
 async def _watch(services: Services) -> None:

@@ -13,7 +13,7 @@ import anyio
 from anyio.abc import Process, SocketListener, SocketStream, UDPSocket
 
 from . import interfaces, leaving, naming, sandbox_io
-from .dns import Files, Situation
+from .dns import Files, NamePolicy, NameStatistics, Situation
 from .endpoint import Endpoint
 from .errors import (
     ConflictError,
@@ -139,6 +139,24 @@ class Sandbox:
         any more.
         """
         return self._files.resolv_conf
+
+    @property
+    def name_statistics(self) -> NameStatistics:
+        """What its programs have asked the resolver so far."""
+        return self._services.names.statistics_of(self._info)
+
+    @property
+    def name_policy(self) -> NamePolicy | None:
+        """What has a say in which names its programs may ask for; None for nothing.
+
+        It is not stored: whoever restarts a controller sets it again.
+        """
+        return self._services.names.policy_of(self._info)
+
+    @name_policy.setter
+    def name_policy(self, policy: NamePolicy | None) -> None:
+        self.require()
+        self._services.names.set_policy(self._info, policy)
 
     # --- what endpoints need of it; they hold its lock --------------------------------
 

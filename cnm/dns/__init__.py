@@ -2,12 +2,17 @@
 
 from .files import Files
 from .names import Names, Preparation, open_names
+from .policy import Answered, NamePolicy
 from .resolvconf import Overrides, ResolvConf, name_servers
 from .situation import Situation
 from .sockets import undo_redirection
+from .statistics import NameStatistics
 
 __all__ = [
+    "Answered",
     "Files",
+    "NamePolicy",
+    "NameStatistics",
     "Names",
     "Overrides",
     "Preparation",

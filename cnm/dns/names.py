@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -17,10 +17,12 @@ from ..linux import Kernel, SandboxSockets, Sockets, sysctl
 from ..types import EndpointInfo, IPAddress, NetworkInfo, SandboxInfo
 from .files import Files
 from .hosts import host_lines, loopback_lines
+from .policy import Answered, NamePolicy
 from .records import NameServer
 from .resolvconf import ResolvConf, host_configuration, host_file, sandbox_file
 from .situation import Situation
 from .sockets import RESOLVER4, RESOLVER6, Listeners, listen
+from .statistics import Counters, NameStatistics
 from .view import Membership, SandboxView
 from .zone import Zone
 
@@ -241,6 +243,39 @@ class Names:
         self._server = Server()
         self._zones: dict[str, Zone] = {}
         self._sandboxes: dict[str, _Local] = {}
+        self._gone = Counters()
+        self._observe: Callable[[Answered], None] | None = None
+
+    @property
+    def statistics(self) -> NameStatistics:
+        """What all sandboxes have asked so far, those that are gone included."""
+        total = Counters()
+        total.add(self._gone)
+        for local in self._sandboxes.values():
+            total.add(local.resolver.counters)
+        return total.snapshot()
+
+    def statistics_of(self, sandbox: SandboxInfo) -> NameStatistics:
+        """What a sandbox has asked so far."""
+        local = self._sandboxes.get(sandbox.id)
+        return local.resolver.counters.snapshot() if local else NameStatistics()
+
+    def policy_of(self, sandbox: SandboxInfo) -> NamePolicy | None:
+        """Return what has a say in which names a sandbox may ask for."""
+        local = self._sandboxes.get(sandbox.id)
+        return local.resolver.policy if local else None
+
+    def set_policy(self, sandbox: SandboxInfo, policy: NamePolicy | None) -> None:
+        """Set what has a say in which names a sandbox may ask for."""
+        self._sandboxes[sandbox.id].resolver.policy = policy
+
+    def observe(self, observe: Callable[[Answered], None] | None) -> None:
+        """Set what is called after each answer from now on; None for nothing."""
+        if (observe is None) == (self._observe is None):
+            return
+        self._observe = observe
+        for local in self._sandboxes.values():
+            local.resolver.observe = observe
 
     async def run(self) -> None:
         """Serve, until cancelled."""
@@ -316,11 +351,13 @@ class Names:
         if local := self._sandboxes.pop(sandbox.id, None):
             local.show(local.situation, ())
             self._server.close(local.resolver)
+            self._gone.add(local.resolver.counters)
 
     def _local(self, situation: Situation) -> _Local:
         identity = situation.sandbox.id
         if identity not in self._sandboxes:
-            self._sandboxes[identity] = _Local(situation, self)
+            local = self._sandboxes[identity] = _Local(situation, self)
+            local.resolver.observe = self._observe
         return self._sandboxes[identity]
 
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 #: Sockets that are served before other tasks have their turn, and datagrams of each.
-SOCKETS = 8
-DATAGRAMS = 8
+SOCKETS = 4
+DATAGRAMS = 16
 #: Bytes of the largest query by UDP.
 LARGEST_QUERY = 4096
 #: TCP clients of a sandbox, and seconds in which one has to send or to take a message.
