@@ -74,27 +74,25 @@ def listen(
     :raises OSError: if the sockets cannot
     """
     with ExitStack() as stack, sockets.inside(sandbox.netns):
+        # somebody else may have made the namespace, and not brought up its loopback
+        sandbox.route.call(set_link(_LOOPBACK, up=True))
         found = []
         if ipv6 and not redirect and (six := _listen6()):
             stack.callback(six.close)
             found.append(six)
-        four = _redirected() if redirect else _listen4(sandbox)
+        four = _redirected() if redirect else _listen4()
         found.append(four)
         stack.pop_all()
     return tuple(found)
 
 
-def _listen4(sandbox: SandboxSockets) -> Listeners:
+def _listen4() -> Listeners:
     try:
         return _bound(RESOLVER4, DNS_PORT)
     except OSError as exc:
-        if exc.errno == errno.EADDRINUSE:
-            return _redirected()
-        if exc.errno != errno.EADDRNOTAVAIL:
+        if exc.errno != errno.EADDRINUSE:
             raise
-    # somebody else has made the namespace, and not brought up its loopback
-    sandbox.route.call(set_link(_LOOPBACK, up=True))
-    return _bound(RESOLVER4, DNS_PORT)
+        return _redirected()
 
 
 def _listen6() -> Listeners | None:
