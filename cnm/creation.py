@@ -195,11 +195,11 @@ async def create_sandbox(services: Services, request: SandboxRequest) -> Sandbox
     situation = naming.situation(services, info, request, ())
     files = services.names.prepare(situation)
     async with Rollback() as rollback:
-        await services.kernel.run(interfaces.make_namespace, key, request.netns)
+        make = interfaces.make_sandbox
+        rollback.push(services.kernel.run, interfaces.drop_files, situation.directory)
+        await services.kernel.run(make, key, request.netns, files.run)
         if all(other.key != key for other in services.sandboxes):
             rollback.push(services.kernel.run, interfaces.drop_namespace, key)
-        rollback.push(services.kernel.run, interfaces.drop_files, situation.directory)
-        await services.kernel.run(interfaces.visit, key, files.run)
         record = sandbox_record(info, request)
         await services.store.transaction(Put(SANDBOX + identity, record))
     services.names.adopt(files)

@@ -267,6 +267,23 @@ def destroy(
         raise ExceptionGroup(f"removing the sandbox at {key}", failures)
 
 
+def make_sandbox(
+    sockets: Sockets, key: str, netns: str | int | None, finish: Visit
+) -> None:
+    """Plan: make a sandbox's namespace, or pin one that is there; or change nothing.
+
+    :param finish: what is done in it last
+    """
+    shared = os.path.exists(key)
+    make_namespace(sockets, key, netns)
+    try:
+        visit(sockets, key, finish)
+    except BaseException:
+        if not shared:
+            sockets.remove(key)
+        raise
+
+
 def make_namespace(sockets: Sockets, key: str, netns: str | int | None) -> None:
     """Plan: make a network namespace at a path, or pin one that is there.
 

@@ -52,7 +52,7 @@ async def join(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> None
         attachment = await _attach(services, sandbox, info, name, answer)
         rollback.push(
             leaving.take_out,
-            *(services, sandbox, attachment.index, None, sandbox.situation()),
+            *(services, sandbox, attachment.index, None, endpoint),
         )
         rollback.push(sandbox.reroute)
         candidate = candidate_of(info, attachment)
@@ -66,7 +66,7 @@ async def join(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> None
         await services.store.transaction(Put(ENDPOINT + info.id, record), *others)
         endpoint.attached(attachment)
         sandbox.attach(endpoint)
-        services.names.enter(sandbox.situation(), info)
+        services.names.enter(sandbox.info, info)
     services.bus.publish(joined)
     for change in changes:
         change.endpoint.note(change)

@@ -8,7 +8,7 @@ from types import NoneType
 from typing import TYPE_CHECKING
 
 from . import allocation, interfaces, publishing
-from .dns import Situation, undo_redirection
+from .dns import undo_redirection
 from .events import (
     EndpointDeleted,
     EndpointLeft,
@@ -45,8 +45,7 @@ async def leave(
         rollback.push(sandbox.reroute)
         left = await tell_left(services, endpoint, sandbox.info, attachment.interface)
     services.names.leave(endpoint.info)
-    situation = sandbox.situation(without=endpoint)
-    await take_out(services, sandbox, attachment.index, left, situation)
+    await take_out(services, sandbox, attachment.index, left, endpoint)
     record = endpoint_record(replace(endpoint.info, ports=()), None)
     others = [it.record() for it in changes if it.endpoint is not endpoint]
     await services.store.transaction(Put(ENDPOINT + endpoint.id, record), *others)
@@ -74,13 +73,10 @@ async def take_out(
     sandbox: Sandbox,
     index: int,
     left: LeaveInfo | None,
-    situation: Situation,
+    endpoint: Endpoint,
 ) -> None:
-    """Take an interface out of a sandbox that lives on.
-
-    :param situation: what the sandbox is joined to without it
-    """
-    files = services.names.prepare(situation)
+    """Take an endpoint's interface out of a sandbox that lives on."""
+    files = services.names.prepare(sandbox.situation(without=endpoint))
     await services.kernel.run(interfaces.take_out, sandbox.key, index, left, files.run)
     services.names.adopt(files)
     services.reaper.want(sandbox.key)

@@ -11,6 +11,11 @@ from .services import Services
 from .types import EndpointInfo, SandboxInfo
 
 
+def directory(services: Services, sandbox: SandboxInfo) -> str:
+    """Return the path of the directory of a sandbox's files."""
+    return f"{services.run_dir}/files/{sandbox.id[:12]}"
+
+
 def situation(
     services: Services,
     sandbox: SandboxInfo,
@@ -27,7 +32,8 @@ def situation(
     hops = (candidate.next_hop(version) for version, candidate in chosen.items())
     return Situation(
         sandbox=sandbox,
-        directory=f"{services.run_dir}/files/{sandbox.id[:12]}",
+        directory=directory(services, sandbox),
+        adopted=request.netns is not None,
         on_host=request.netns == "host",
         overrides=Overrides(
             nameservers=request.dns,

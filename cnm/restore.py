@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import NoneType
 
-from . import allocation, interfaces, publishing
+from . import allocation, interfaces, naming, publishing
 from .dns import Preparation
 from .endpoint import Endpoint
 from .errors import CNMError, KernelError
@@ -137,7 +137,7 @@ async def _restore_names(services: Services) -> None:
         services.names.adopt(each)
         services.names.show(each.situation)
         for endpoint in each.situation.endpoints:
-            services.names.enter(each.situation, endpoint)
+            services.names.enter(each.situation.sandbox, endpoint)
 
 
 def _prepare_names(sockets: Sockets, prepared: Iterable[Preparation]) -> None:
@@ -171,7 +171,7 @@ def _sweep(sockets: Sockets, services: Services) -> None:
         if key not in known:
             _logger.warning("removing the namespace %s, which no sandbox has", key)
             sockets.remove(key)
-    mine = {sandbox.situation().directory for sandbox in services.sandboxes}
+    mine = {naming.directory(services, it.info) for it in services.sandboxes}
     for name in os.listdir(f"{services.run_dir}/files"):
         if (directory := f"{services.run_dir}/files/{name}") not in mine:
             interfaces.drop_files(sockets, directory)

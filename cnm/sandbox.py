@@ -119,7 +119,7 @@ class Sandbox:
 
     @property
     def _files(self) -> Files:
-        return Files(self.situation().directory)
+        return Files(naming.directory(self._services, self._info))
 
     @property
     def hosts_path(self) -> str:

@@ -1,8 +1,9 @@
 """Names: the resolvers of sandboxes, and their /etc/resolv.conf and /etc/hosts."""
 
 from .files import Files
-from .names import Names, Preparation, open_names
+from .names import Names, open_names
 from .policy import Answered, NamePolicy
+from .preparation import Preparation
 from .resolvconf import Overrides, ResolvConf, name_servers
 from .situation import Situation
 from .sockets import undo_redirection

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
 from importlib import import_module
 from socket import socket
 
 import anyio
 import anyio.to_thread
 
-from ..errors import KernelError
-from ..linux import Kernel, SandboxSockets, Sockets, sysctl
-from ..types import EndpointInfo, IPAddress, NetworkInfo, SandboxInfo
-from .files import Files
-from .hosts import host_lines, loopback_lines
+from ..linux import Kernel, Sockets
+from ..types import EndpointInfo, NetworkInfo, SandboxInfo
 from .policy import Answered, NamePolicy
+from .preparation import Preparation, State
 from .records import NameServer
-from .resolvconf import ResolvConf, host_configuration, host_file, sandbox_file
-from .situation import Situation
-from .sockets import RESOLVER4, RESOLVER6, Listeners, listen
+from .resolvconf import ResolvConf, host_configuration
+from .situation import Situation, host_of
+from .sockets import RESOLVER4
 from .statistics import Counters, NameStatistics
 from .view import Membership, SandboxView
 from .zone import Zone
@@ -52,125 +47,6 @@ class HostConfiguration:
             self._used = anyio.Event()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _State:
-    """What there is of a sandbox's names.
-
-    :ivar lines: the lines of its hosts file that are ours; None without a file
-    :ivar nameserver: what its resolv.conf names
-    :ivar addresses: where its resolver listens
-    :ivar redirected: whether a rule leads queries to it
-    """
-
-    lines: list[str] | None = None
-    nameserver: IPAddress | None = None
-    addresses: tuple[IPAddress, ...] = ()
-    redirected: bool = False
-
-
-class Preparation:
-    """What is done inside a sandbox, so that names are right afterwards.
-
-    :param situation: what the sandbox is joined to then
-    :param state: what there is so far
-    :param host: what the host's resolv.conf says
-    :ivar listeners: sockets that have been made, in place of those that there were
-    :ivar state: what there is afterwards
-    """
-
-    def __init__(self, situation: Situation, state: _State, host: ResolvConf) -> None:
-        self.situation = situation
-        self.state = state
-        self.listeners: tuple[Listeners, ...] = ()
-        self._host = host
-
-    @property
-    def _listens(self) -> bool:
-        """Whether its resolver needs sockets, or other ones."""
-        situation = self.situation
-        if situation.on_host or not situation.endpoints:
-            return False
-        needs_rule = situation.serves_names and not self.state.redirected
-        return not self.state.addresses or needs_rule
-
-    @property
-    def is_needed(self) -> bool:
-        """Whether there is anything to do."""
-        lines = self.situation.hosts_lines
-        named = self._nameserver(self.state.addresses)
-        return (
-            self._listens or lines != self.state.lines or named != self.state.nameserver
-        )
-
-    def run(self, sockets: Sockets, sandbox: SandboxSockets) -> None:
-        """Plan: write the sandbox's files, and make the sockets of its resolver.
-
-        :raises OSError: if that is not possible
-        """
-        situation, state = self.situation, self.state
-        if self._listens:
-            self.listeners = listen(
-                sockets,
-                sandbox,
-                ipv6=situation.only_ipv6,
-                redirect=situation.serves_names,
-            )
-            state = replace(
-                state,
-                addresses=tuple(it.address for it in self.listeners),
-                redirected=any(it.redirected for it in self.listeners),
-            )
-        try:
-            self.state = self._write(sockets, sandbox, state)
-        except BaseException:
-            for listeners in self.listeners:
-                listeners.close()
-            raise
-
-    def _write(
-        self, sockets: Sockets, sandbox: SandboxSockets, state: _State
-    ) -> _State:
-        files = Files(self.situation.directory)
-        lines = self.situation.hosts_lines
-        if lines != state.lines:
-            files.make()
-            base = partial(self._base, sockets, sandbox)
-            files.write_hosts(base, state.lines or (), lines)
-        nameserver = self._nameserver(state.addresses)
-        if nameserver != state.nameserver or state.lines is None:
-            files.write_resolv_conf(self._resolv_conf(nameserver))
-        return replace(state, lines=lines, nameserver=nameserver)
-
-    def _base(self, sockets: Sockets, sandbox: SandboxSockets) -> list[str]:
-        """Plan: return what a new hosts file begins with."""
-        if self.situation.on_host:
-            return host_lines()
-        with sockets.inside(sandbox.netns):
-            return loopback_lines(ipv6=_has_loopback6())
-
-    def _nameserver(self, addresses: tuple[IPAddress, ...]) -> IPAddress | None:
-        situation = self.situation
-        if situation.on_host:
-            return None
-        only6 = situation.only_ipv6 and RESOLVER6 in addresses
-        return RESOLVER6 if only6 else RESOLVER4
-
-    def _resolv_conf(self, nameserver: IPAddress | None) -> str:
-        overrides = self.situation.overrides
-        if nameserver is None:
-            return host_file(self._host, overrides)
-        return sandbox_file(self._host, overrides, nameserver)
-
-
-def _has_loopback6() -> bool:
-    try:
-        return sysctl.read("net.ipv6.conf.lo.disable_ipv6") == "0"
-    except KernelError as exc:
-        if exc.errno != errno.ENOENT:
-            raise
-        return False  # a kernel without IPv6
-
-
 class _Local:
     """What belongs to one sandbox.
 
@@ -182,7 +58,7 @@ class _Local:
     def __init__(self, situation: Situation, names: Names) -> None:
         from .resolver import Resolver
 
-        self.state = _State()
+        self.state = State()
         self.situation = situation
         self._names = names
         self._view = SandboxView(self._changed)
@@ -243,6 +119,7 @@ class Names:
         self._server = Server()
         self._zones: dict[str, Zone] = {}
         self._sandboxes: dict[str, _Local] = {}
+        self._base: list[str] | None = None
         self._gone = Counters()
         self._observe: Callable[[Answered], None] | None = None
 
@@ -301,10 +178,10 @@ class Names:
         """Forget a network that has no endpoints any more."""
         self._zones.pop(network.id, None)
 
-    def enter(self, situation: Situation, endpoint: EndpointInfo) -> None:
+    def enter(self, sandbox: SandboxInfo, endpoint: EndpointInfo) -> None:
         """Have the sandboxes of a network find one that has joined it."""
         zone = self._zones[endpoint.network.id]
-        zone.add(endpoint.id, situation.host(endpoint))
+        zone.add(endpoint.id, host_of(sandbox, endpoint))
 
     def leave(self, endpoint: EndpointInfo) -> None:
         """Have nobody find a sandbox any more that leaves a network."""
@@ -316,13 +193,17 @@ class Names:
     def prepare(self, situation: Situation) -> Preparation:
         """Return what is to be done inside a sandbox."""
         local = self._sandboxes.get(situation.sandbox.id)
-        state = local.state if local else _State()
-        return Preparation(situation, state, self.host.current)
+        state = local.state if local else State()
+        # the namespaces that we make are all alike
+        base = None if situation.adopted else self._base
+        return Preparation(situation, state, self.host.current, base)
 
     def adopt(self, done: Preparation) -> None:
         """Take over what has been done inside a sandbox."""
         local = self._local(done.situation)
         local.state = done.state
+        if not done.situation.adopted:
+            self._base = done.base
         if done.listeners:
             self._server.close(local.resolver)
         for listeners in done.listeners:

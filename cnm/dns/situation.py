@@ -21,6 +21,7 @@ class Situation:
     """A sandbox, and what it is joined to.
 
     :ivar directory: where its files are
+    :ivar adopted: whether its namespace was there before it
     :ivar on_host: whether it is on the host's own network
     :ivar overrides: what its resolv.conf has in place of what the host's has
     :ivar extra_hosts: addresses, or ``HOST_GATEWAY``, by name
@@ -32,6 +33,7 @@ class Situation:
 
     sandbox: SandboxInfo
     directory: str
+    adopted: bool
     on_host: bool
     overrides: Overrides
     extra_hosts: Mapping[str, str]
@@ -73,12 +75,12 @@ class Situation:
             self.hosts,
         )
 
-    def host(self, endpoint: EndpointInfo) -> Host:
-        """Return what the sandbox is called on the network of one of its endpoints."""
-        sandbox = self.sandbox
-        names = (sandbox.name, endpoint.name, *endpoint.aliases, sandbox.id[:SHORT_ID])
-        lower = [name.lower() for name in (*names, sandbox.hostname) if name]
-        return Host(names=tuple(dict.fromkeys(lower)), addresses=addresses(endpoint))
+
+def host_of(sandbox: SandboxInfo, endpoint: EndpointInfo) -> Host:
+    """Return what a sandbox is called on the network of one of its endpoints."""
+    names = (sandbox.name, endpoint.name, *endpoint.aliases, sandbox.id[:SHORT_ID])
+    lower = [name.lower() for name in (*names, sandbox.hostname) if name]
+    return Host(names=tuple(dict.fromkeys(lower)), addresses=addresses(endpoint))
 
 
 def addresses(endpoint: EndpointInfo) -> tuple[IPAddress, ...]:

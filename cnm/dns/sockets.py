@@ -63,10 +63,16 @@ class Listeners:
 
 
 def listen(
-    sockets: Sockets, sandbox: SandboxSockets, *, ipv6: bool, redirect: bool
+    sockets: Sockets,
+    sandbox: SandboxSockets,
+    *,
+    adopted: bool,
+    ipv6: bool,
+    redirect: bool,
 ) -> tuple[Listeners, ...]:
     """Plan: make a resolver's sockets inside a sandbox.
 
+    :param adopted: whether the namespace is somebody else's
     :param ipv6: whether the sandbox has no IPv4 address
     :param redirect: whether a program of the sandbox is to have port 53 of all
         addresses: the sockets then have other ports, which a rule leads to
@@ -74,8 +80,9 @@ def listen(
     :raises OSError: if the sockets cannot
     """
     with ExitStack() as stack, sockets.inside(sandbox.netns):
-        # somebody else may have made the namespace, and not brought up its loopback
-        sandbox.route.call(set_link(_LOOPBACK, up=True))
+        if adopted:
+            # somebody else may not have brought up its loopback
+            sandbox.route.call(set_link(_LOOPBACK, up=True))
         found = []
         if ipv6 and not redirect and (six := _listen6()):
             stack.callback(six.close)

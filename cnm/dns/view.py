@@ -35,7 +35,7 @@ class Membership:
 class SandboxView:
     """The names that one sandbox sees (:class:`cnm.dns.records.View`).
 
-    :param changed: is called whenever a name may have come, gone or changed
+    :param changed: is called when something that was found, or not, may have changed
     """
 
     def __init__(self, changed: Callable[[], None]) -> None:
@@ -63,12 +63,12 @@ class SandboxView:
         self._memberships = tuple(memberships)
         self._hosts = hosts
         self._keeps_single = keeps_single
-        for membership in self._memberships:
-            membership.zone.watch(self._changed)
         self._changed()
 
     def find(self, name: str, kind: str) -> Found | None:
         """Look for a name; None if it is none of ours."""
+        for membership in self._memberships:
+            membership.zone.watch(self._changed)
         if kind == "PTR" and (address := _reversed(name)):
             names = self._names_of(address)
             return Found(names=names) if names else None

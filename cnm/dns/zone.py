@@ -40,11 +40,14 @@ class Zone:
         self._services = _by_service(services)
 
     def watch(self, changed: Callable[[], None]) -> None:
-        """Have a function called after every change."""
+        """Have a function called after the next change, once.
+
+        So those who have not looked at the zone since the last change cost nothing.
+        """
         self._watchers[changed] = None
 
     def unwatch(self, changed: Callable[[], None]) -> None:
-        """Have it called no more; no error if it is not."""
+        """Have it called no more; no error if it would not be."""
         self._watchers.pop(changed, None)
 
     def add(self, identity: str, host: Host) -> None:
@@ -109,7 +112,8 @@ class Zone:
                 del self._by_address[address]
 
     def _changed(self) -> None:
-        for changed in tuple(self._watchers):
+        watchers, self._watchers = self._watchers, {}
+        for changed in watchers:
             changed()
 
 

@@ -14,6 +14,7 @@ from cnm.dns import Files, Overrides, ResolvConf, Situation
 from cnm.dns.files import LARGEST
 from cnm.dns.hosts import edited, loopback_lines
 from cnm.dns.resolvconf import host_file, sandbox_file
+from cnm.dns.situation import host_of
 from cnm.types import EndpointInfo, NetworkInfo, PortRequest, SandboxInfo, TransportPort
 
 NOW = datetime.now(UTC)
@@ -32,6 +33,7 @@ def situation(*endpoints: EndpointInfo, **hosts: str) -> Situation:
     return Situation(
         sandbox=sandbox,
         directory="/nowhere",
+        adopted=False,
         on_host=False,
         overrides=Overrides(),
         extra_hosts=MappingProxyType(hosts),
@@ -158,7 +160,7 @@ def test_hosts_lines() -> None:
 
 
 def test_names_of_a_host() -> None:
-    host = situation().host(endpoint("Alias", "web", "*.App"))
+    host = host_of(situation().sandbox, endpoint("Alias", "web", "*.App"))
     assert host.names == ("web", "ep", "alias", "*.app", "abababababab", "www")
     assert [str(each) for each in host.addresses] == ["10.9.0.2", "fd00::2"]
 
