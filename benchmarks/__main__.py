@@ -1,12 +1,16 @@
-"""Run a benchmark: ``python -m benchmarks join``, ``python -m benchmarks ports``."""
+"""Run a benchmark: ``python -m benchmarks join``, ``dns`` or ``ports``."""
 
 from __future__ import annotations
 
 import sys
 
-from . import join, ports
+from . import dns, join, ports
 
-BENCHMARKS = {"join": (join.main, join.child), "ports": (ports.main, ports.child)}
+BENCHMARKS = {
+    "dns": (dns.main, dns.child),
+    "join": (join.main, join.child),
+    "ports": (ports.main, ports.child),
+}
 
 
 def main() -> None:
