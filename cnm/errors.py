@@ -30,7 +30,9 @@ The kinds are those of libnetwork's errdefs, so a server maps them to
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 from collections.abc import Iterable, Sequence
 
 
@@ -189,6 +191,14 @@ class DriverLoadError(CNMError):
     """A driver is installed but cannot be used."""
 
 
+def _reason(code: int) -> str:
+    reason = os.strerror(code)
+    if code != errno.EMFILE:
+        return reason
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return f"{reason} (ulimit -n is {limit})"
+
+
 class KernelError(CNMError, OSError):
     """The kernel refused a request.
 
@@ -197,7 +207,7 @@ class KernelError(CNMError, OSError):
     """
 
     def __init__(self, errno: int, what: str, text: str = "") -> None:
-        super().__init__(errno, text or os.strerror(errno))
+        super().__init__(errno, text or _reason(errno))
         self.what = what
 
     def __str__(self) -> str:

@@ -69,8 +69,17 @@ class Preparation:
     def run(self, sockets: Sockets, sandbox: SandboxSockets) -> None:
         """Plan: write the sandbox's files, and make the sockets of its resolver.
 
-        :raises OSError: if that is not possible
+        :raises KernelError: if that is not possible
         """
+        try:
+            self._do(sockets, sandbox)
+        except OSError as exc:
+            if isinstance(exc, KernelError):
+                raise
+            what = f"have sandbox {self.situation.sandbox.name!r} resolve names"
+            raise KernelError(exc.errno or errno.EIO, what) from exc
+
+    def _do(self, sockets: Sockets, sandbox: SandboxSockets) -> None:
         situation, state = self.situation, self.state
         if self._listens:
             self.listeners = listen(

@@ -67,8 +67,15 @@ def pin(source: str, path: str) -> None:
     """Make a namespace live on at a path, for as long as it is mounted there.
 
     :raises FileExistsError: if there is something at the path
+    :raises KernelError: if it cannot be made or mounted
     """
-    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
+    flags = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        os.close(os.open(path, flags, 0o444))
+    except FileExistsError:
+        raise
+    except OSError as exc:
+        raise KernelError(exc.errno or errno.EIO, f"make {path}") from exc
     try:
         mount(source, path, flags=MS_BIND)
     except BaseException:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -247,3 +248,28 @@ async def test_no_ipv6_in_the_sandbox(controller: cnm.Controller) -> None:
     finally:
         namespace.kill()
         namespace.wait()
+
+
+async def connect_many(controller: cnm.Controller, network: cnm.Network) -> None:
+    for number in range(10):
+        await network.connect(await controller.create_sandbox(f"other{number}"))
+
+
+async def test_too_few_file_descriptors(controller: cnm.Controller) -> None:
+    front = await controller.create_network("front", subnets=["10.9.0.0/24"])
+    box = await controller.create_sandbox("box")
+    await front.connect(box)
+    before = len(os.listdir("/proc/self/fd"))
+    old = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = before + 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, old[1]))
+    try:
+        with pytest.raises(cnm.KernelError, match=rf"ulimit -n is {limit}"):
+            await connect_many(controller, front)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, old)
+    joined = [sandbox for sandbox in controller.sandboxes if sandbox.endpoints]
+    assert len(front.endpoints) == len(joined)
+    assert await resolve(box, "box") == ["10.9.0.2"]
+    await front.connect(await controller.create_sandbox("last"))
+    assert await resolve(box, "last") != "SERVFAIL"
