@@ -5,22 +5,19 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Literal, Self, TypeVar, overload
 
 import anyio
 
-from . import creation, diagnosis, lifecycle
+from . import creation, diagnosis, garbage, lifecycle
 from .bus import Subscription
 from .dns import NameStatistics
 from .errors import (
     ForbiddenError,
     InvalidError,
-    TeardownError,
 )
 from .events import (
-    ControllerStarted,
-    ControllerStopped,
     Event,
     NetworkCreated,
     SandboxCreated,
@@ -32,7 +29,15 @@ from .sandbox import Sandbox
 from .services import Services
 from .settings import check_settings
 from .store import Store
-from .types import JSON, AddressPool, Finding, IPAddress, IPNetwork
+from .types import (
+    JSON,
+    AddressPool,
+    EndpointInfo,
+    Finding,
+    IPAddress,
+    IPNetwork,
+    SandboxInfo,
+)
 from .validation import shown
 
 E = TypeVar("E", bound=Event)
@@ -131,38 +136,11 @@ class Controller(anyio.AsyncContextManagerMixin):
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
-        error: BaseException | None = None
-        failures: list[Exception] = []
-        async with AsyncExitStack() as stack:
-            services = await lifecycle.start(self._settings, stack)
-            self._running = services
-            stack.callback(self._stopped)
-            async with anyio.create_task_group() as tasks:
-                await lifecycle.start_tasks(services, tasks)
-                services.bus.publish(ControllerStarted(controller=self._name))
-                try:
-                    yield self
-                except anyio.get_cancelled_exc_class():
-                    raise
-                except BaseException as exc:
-                    # leaves as itself, not in the task group's ExceptionGroup; the
-                    # tasks log what goes wrong, and raise nothing
-                    error = exc
-                finally:
-                    with anyio.CancelScope(shield=True):
-                        failures = await lifecycle.stop(services)
-                        services.bus.publish(ControllerStopped(controller=self._name))
-                        services.bus.close()
-                tasks.cancel_scope.cancel()
-        if error is not None:
-            for failure in failures:
-                error.add_note(f"while stopping controller {self._name!r}: {failure!r}")
-            raise error
-        if failures:
-            raise TeardownError(f"stopping controller {self._name!r}", failures)
-
-    def _stopped(self) -> None:
-        self._running = None
+        try:
+            async with lifecycle.running(self._settings) as self._running:
+                yield self
+        finally:
+            self._running = None
 
     @property
     def _services(self) -> Services:
@@ -321,6 +299,7 @@ class Controller(anyio.AsyncContextManagerMixin):
         dns_options: Iterable[str] = (),
         extra_hosts: Mapping[str, str | IPAddress] | None = None,
         netns: str | int | None = None,
+        bound_to: int | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> Sandbox:
         """Create a sandbox: a network stack of its own.
@@ -339,6 +318,8 @@ class Controller(anyio.AsyncContextManagerMixin):
         :param netns: None to make a network namespace; the path of one, the id of a
             process that is in one, or ``"host"`` for the controller's own, to adopt it.
             An adopted namespace is left as it was found
+        :param bound_to: id of a process with which the sandbox ends: it is deleted when
+            the process has ended, also if that happens while no controller runs
         :raises InvalidError: with everything that is wrong with the parameters
         :raises NameConflict: if there is a sandbox of the name
         """
@@ -352,6 +333,7 @@ class Controller(anyio.AsyncContextManagerMixin):
             dns_options=dns_options,
             extra_hosts={} if extra_hosts is None else extra_hosts,
             netns=netns,
+            bound_to=bound_to,
             labels={} if labels is None else labels,
         )
         with services.sandboxes.reserve(request.name):
@@ -360,6 +342,28 @@ class Controller(anyio.AsyncContextManagerMixin):
             services.sandboxes.add(created)
         services.bus.publish(SandboxCreated(sandbox=created.info))
         return created
+
+    async def gc(
+        self, live: Iterable[Sandbox | str]
+    ) -> tuple[SandboxInfo | EndpointInfo, ...]:
+        """Remove the sandboxes that nobody needs any more, and all stray endpoints.
+
+        For callers who know which sandboxes are alive, after a crash of their own for
+        instance. An endpoint that is in no sandbox, nor about to join one, is stray.
+        What is created after the call has begun is not touched.
+
+        :param live: the sandboxes to keep: handles, names, ids or unique id prefixes
+        :return: what has been removed
+        :raises SandboxNotFound: if a sandbox to keep does not exist; nothing is removed
+        :raises TeardownError: if something failed on the way; the rest is removed
+        """
+        services = self._services
+        if isinstance(live, str):
+            raise InvalidError(f"live: expected a list, not {shown(live)}")
+        keep = [self.sandbox(it) if isinstance(it, str) else it for it in live]
+        for sandbox in keep:
+            services.require_sandbox(sandbox)
+        return await garbage.collect(services, keep)
 
     @overload
     def subscribe(

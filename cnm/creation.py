@@ -10,7 +10,7 @@ from functools import partial
 from types import NoneType
 
 from . import allocation, interfaces, naming
-from .errors import CNMError, DriverError, InvalidError, NetworkNotFound
+from .errors import CNMError, DriverError, InvalidError, KernelError, NetworkNotFound
 from .events import (
     EndpointCreated,
     EndpointDeleted,
@@ -18,6 +18,7 @@ from .events import (
     NetworkDeleted,
     NetworkRequested,
 )
+from .linux.lifelines import find_process
 from .plugins import Driver
 from .records import (
     ENDPOINT,
@@ -190,20 +191,41 @@ async def create_sandbox(services: Services, request: SandboxRequest) -> Sandbox
         created=datetime.now(UTC),
         hostname=request.hostname,
         domainname=request.domainname,
+        bound_to=request.bound_to,
         labels=frozen(request.labels),
     )
     situation = naming.situation(services, info, request, ())
     files = services.names.prepare(situation)
     async with Rollback() as rollback:
+        since = 0
+        if request.bound_to:
+            since = await _bind(services, info)
+            rollback.push(_untie, services, identity)
         make = interfaces.make_sandbox
         rollback.push(services.kernel.run, interfaces.drop_files, situation.directory)
         await services.kernel.run(make, key, request.netns, files.run)
         if all(other.key != key for other in services.sandboxes):
             rollback.push(services.kernel.run, interfaces.drop_namespace, key)
-        record = sandbox_record(info, request)
+        record = sandbox_record(info, request, since)
         await services.store.transaction(Put(SANDBOX + identity, record))
     services.names.adopt(files)
     return info
+
+
+async def _bind(services: Services, info: SandboxInfo) -> int:
+    """Have a sandbox end with a process; return when that started."""
+    try:
+        process, descriptor = await services.kernel.run(find_process, info.bound_to)
+    except KernelError as exc:
+        raise InvalidError(
+            f"bound_to: there is no process {info.bound_to}: {exc.strerror}"
+        ) from exc
+    services.lifelines.tie(info.id, descriptor)
+    return process.started
+
+
+async def _untie(services: Services, identity: str) -> None:
+    services.lifelines.untie(identity)
 
 
 async def create_endpoint(

@@ -311,13 +311,16 @@ class Endpoint:
 
         Once begun, it is not interrupted by cancellation.
 
+        To delete it twice is no error.
+
         :param force: leave the sandbox first, and go on past failures; they are raised
             together at the end, when the endpoint is gone
         :raises ActiveSandboxError: if the endpoint is joined, unless forced
         :raises TeardownError: if something failed on the way of a forced removal
         """
         async with self.lock:
-            self._require()
+            if self._deleted:
+                return
             if self._attachment is not None and not force:
                 raise ActiveSandboxError(
                     f"endpoint with name {self.name!r} id {self.id[:12]} has active "

@@ -169,6 +169,7 @@ async def remove(
         endpoint.detached()
         sandbox.detach(endpoint)
         endpoint.removed()
+    services.lifelines.untie(sandbox.id)
     services.sandboxes.remove(sandbox)
     services.bus.publish(SandboxDeleted(sandbox=sandbox.info))
     return failures

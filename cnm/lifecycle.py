@@ -9,17 +9,18 @@ import os
 import socket
 import stat
 import tempfile
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import partial
 
 import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup, TaskStatus
 
+from . import garbage, naming
 from .bus import Bus
 from .directory import Directory
-from .dns import Answered, open_names
+from .dns import open_names
 from .errors import (
     CNMError,
     ConflictError,
@@ -27,8 +28,15 @@ from .errors import (
     NetworkNotFound,
     SandboxNotFound,
     SubscriberTooSlow,
+    TeardownError,
 )
-from .events import Event, FirewallRebuilt, LinkRemoved, NameQueried
+from .events import (
+    ControllerStarted,
+    ControllerStopped,
+    Event,
+    FirewallRebuilt,
+    LinkRemoved,
+)
 from .firewall import Firewall, close_forwarding, dismiss, table_name
 from .hookspecs import IPAMDriver, NetworkDriver, Observer
 from .linux import (
@@ -41,6 +49,7 @@ from .linux import (
 )
 from .linux.announcer import Announcer
 from .linux.forgetter import Forgetter
+from .linux.lifelines import Lifelines
 from .linux.privileges import require_capabilities
 from .linux.reaper import Reaper
 from .network import Network
@@ -151,6 +160,39 @@ def _default_pools() -> tuple[AddressPool, ...]:
     return default_address_pools(_host_id())
 
 
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncGenerator[Services]:
+    """Run a controller while the block lasts."""
+    error: BaseException | None = None
+    failures: list[Exception] = []
+    async with AsyncExitStack() as stack:
+        services = await start(settings, stack)
+        async with anyio.create_task_group() as tasks:
+            await start_tasks(services, tasks)
+            services.bus.publish(ControllerStarted(controller=settings.name))
+            try:
+                yield services
+            except anyio.get_cancelled_exc_class():
+                raise
+            except BaseException as exc:
+                # leaves as itself, not in the task group's ExceptionGroup; the tasks
+                # log what goes wrong, and raise nothing
+                error = exc
+            finally:
+                with anyio.CancelScope(shield=True):
+                    failures = await stop(services)
+                    services.bus.publish(ControllerStopped(controller=settings.name))
+                    services.bus.close()
+            tasks.cancel_scope.cancel()
+    what = f"stopping controller {settings.name!r}"
+    if error is not None:
+        for failure in failures:
+            error.add_note(f"while {what}: {failure!r}")
+        raise error
+    if failures:
+        raise TeardownError(what, failures)
+
+
 async def start(settings: Settings, stack: AsyncExitStack) -> Services:
     """Start a controller: claim its name, restore what its store knows.
 
@@ -192,6 +234,8 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Services:
         forgetter=forgetter,
     )
     stack.push_async_callback(_shielded, ports.close)
+    lifelines = Lifelines()
+    stack.callback(lifelines.close)
     names = await open_names(kernel, settings.dns_cache_size)
     stack.callback(names.close)
     services = Services(
@@ -209,6 +253,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Services:
         announcer=Announcer(kernel),
         names=names,
         reaper=Reaper(kernel),
+        lifelines=lifelines,
         forgetter=forgetter,
         routes=routes,
         monitor=monitor,
@@ -238,10 +283,11 @@ async def start_tasks(services: Services, tasks: TaskGroup) -> None:
         services.forgetter.run,
         services.names.run,
     )
-    services.bus.watch(partial(_observe_names, services))
+    services.bus.watch(partial(naming.observe, services))
     for job in jobs:
         tasks.start_soon(_guard, job)
     tasks.start_soon(_guard, partial(_watch, services))
+    tasks.start_soon(_guard, partial(garbage.mourn, services))
     if services.proxy is not None:
         tasks.start_soon(_guard, services.proxy.run)
     for info in services.observers.available:
@@ -276,27 +322,6 @@ async def _observe(
                     _logger.exception("observer %r failed on %s", name, event.name)
         except SubscriberTooSlow:
             _logger.exception("observer %r hears no further events", name)
-
-
-def _observe_names(services: Services) -> None:
-    """Tell of queries as long as somebody wants to hear of them."""
-    wanted = services.bus.has_asked_for(NameQueried)
-    services.names.observe(partial(_queried, services) if wanted else None)
-
-
-def _queried(services: Services, answered: Answered) -> None:
-    if sandbox := services.sandboxes.get(answered.sandbox_id):
-        services.bus.publish(
-            NameQueried(
-                sandbox=sandbox.info,
-                question=answered.name,
-                kind=answered.kind,
-                code=answered.code,
-                source=answered.source,
-                addresses=answered.addresses,
-                seconds=answered.seconds,
-            )
-        )
 
 
 async def _watch(services: Services) -> None:

@@ -1,10 +1,12 @@
-"""What the names that a sandbox has and sees depend on."""
+"""What a sandbox's names depend on, and who hears of its queries."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
-from .dns import Overrides, Situation
+from .dns import Answered, Overrides, Situation
+from .events import NameQueried
 from .gateways import Candidate, elect, ranked
 from .requests import SandboxRequest
 from .services import Services
@@ -45,3 +47,24 @@ def situation(
         gateways=tuple(hop for hop in hops if hop is not None),
         connected=bool(chosen),
     )
+
+
+def observe(services: Services) -> None:
+    """Tell of queries as long as somebody wants to hear of them."""
+    wanted = services.bus.has_asked_for(NameQueried)
+    services.names.observe(partial(_queried, services) if wanted else None)
+
+
+def _queried(services: Services, answered: Answered) -> None:
+    if sandbox := services.sandboxes.get(answered.sandbox_id):
+        services.bus.publish(
+            NameQueried(
+                sandbox=sandbox.info,
+                question=answered.name,
+                kind=answered.kind,
+                code=answered.code,
+                source=answered.source,
+                addresses=answered.addresses,
+                seconds=answered.seconds,
+            )
+        )

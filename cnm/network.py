@@ -307,18 +307,19 @@ class Network:
     async def delete(self, *, force: bool = False) -> None:
         """Remove the network.
 
-        Once begun, it is not interrupted by cancellation.
+        Once begun, it is not interrupted by cancellation. To delete it twice is no
+        error.
 
         :param force: remove its endpoints first, and go on past failures; they are
             raised together at the end, when the network is gone
         :raises ActiveEndpointsError: if the network has endpoints, unless forced
         :raises ForbiddenError: if other networks take their configuration from it
         :raises DriverError: if the driver fails; the network is still there then
-        :raises NetworkNotFound: if it has been deleted already
         :raises TeardownError: if something failed on the way of a forced removal
         """
         async with self._lock:
-            self._require()
+            if self._deleting:
+                return
             self._check_unused(force=force)
             self._deleting = True
             failures: list[Exception] = []

@@ -258,8 +258,13 @@ def attachment_of(record: Mapping[str, JSON]) -> Attachment | None:
     )
 
 
-def sandbox_record(info: SandboxInfo, request: SandboxRequest) -> dict[str, JSON]:
-    """Return the record of a sandbox."""
+def sandbox_record(
+    info: SandboxInfo, request: SandboxRequest, since: int
+) -> dict[str, JSON]:
+    """Return the record of a sandbox.
+
+    :param since: when the process started that it is bound to, or 0
+    """
     return {
         "id": info.id,
         "name": info.name,
@@ -273,6 +278,8 @@ def sandbox_record(info: SandboxInfo, request: SandboxRequest) -> dict[str, JSON
         "dns_options": list(request.dns_options),
         "extra_hosts": dict(request.extra_hosts),
         "netns": request.netns,
+        "bound_to": request.bound_to,
+        "bound_since": since,
     }
 
 
@@ -287,6 +294,7 @@ def sandbox_info(record: Mapping[str, JSON]) -> tuple[SandboxInfo, SandboxReques
         created=datetime.fromisoformat(value["created"]),
         hostname=value["hostname"],
         domainname=value["domainname"],
+        bound_to=value["bound_to"],
         labels=labels,
     )
     request = SandboxRequest(
@@ -298,6 +306,7 @@ def sandbox_info(record: Mapping[str, JSON]) -> tuple[SandboxInfo, SandboxReques
         dns_options=tuple(value["dns_options"]),
         extra_hosts=frozen(value["extra_hosts"]),
         netns=value["netns"],
+        bound_to=info.bound_to,
         labels=labels,
     )
     return info, request

@@ -15,6 +15,7 @@ from .errors import CNMError, KernelError
 from .events import AddressRequested, NetworkRestored
 from .firewall import adopt_forwarding
 from .linux import Sockets, delete_link, dump_links, namespaces, parse_link
+from .linux.lifelines import find_process
 from .network import Network
 from .records import (
     ENDPOINT,
@@ -32,7 +33,7 @@ from .records import (
 from .sandbox import Sandbox
 from .services import Services
 from .store import Put, Record
-from .types import JSON, Address, EndpointInfo, NetworkState
+from .types import JSON, Address, EndpointInfo, NetworkState, SandboxInfo
 
 _logger = logging.getLogger(__name__)
 
@@ -102,6 +103,20 @@ async def _restore_sandbox(services: Services, value: Mapping[str, JSON]) -> Non
         return
     with services.sandboxes.reserve(info.name):
         services.sandboxes.add(Sandbox(services, info, request))
+    if info.bound_to:
+        await _bind_again(services, info, int(str(value["bound_since"])))
+
+
+async def _bind_again(services: Services, info: SandboxInfo, since: int) -> None:
+    """Have a sandbox end with its process, if that still runs; or soon, if not."""
+    try:
+        process, descriptor = await services.kernel.run(find_process, info.bound_to)
+    except KernelError:
+        return
+    if process.started == since:
+        services.lifelines.tie(info.id, descriptor)
+    else:
+        os.close(descriptor)  # another one has got the id
 
 
 async def _restore_endpoint(services: Services, value: Mapping[str, JSON]) -> None:

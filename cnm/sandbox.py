@@ -17,7 +17,6 @@ from .dns import Files, NamePolicy, NameStatistics, Situation
 from .endpoint import Endpoint
 from .errors import (
     ConflictError,
-    ForbiddenError,
     SandboxNotFound,
     TeardownError,
 )
@@ -48,6 +47,7 @@ class Sandbox:
         self._request = request
         self._endpoints: dict[str, Endpoint] = {}
         self._deleting = False
+        self._deletion = anyio.Lock(fast_acquire=True)
         self.lock: anyio.Lock = anyio.Lock(fast_acquire=True)
 
     def __repr__(self) -> str:
@@ -360,31 +360,30 @@ class Sandbox:
         interrupted by cancellation, and goes on past failures, which are raised
         together at the end.
 
-        :raises SandboxNotFound: if it has been deleted already
-        :raises ForbiddenError: if it is being deleted
+        To delete it twice is no error.
+
         :raises TeardownError: if something failed on the way
         """
-        if self._services.sandboxes.get(self.id) is not self:
-            raise SandboxNotFound(self.name)
-        if self._deleting:
-            raise ForbiddenError(f"another delete of sandbox {self.name!r} in progress")
-        self._deleting = True
-        failures: list[Exception] = []
         with anyio.CancelScope(shield=True):
-            async with AsyncExitStack() as locks:
-                # endpoints first, then the sandbox: the order of joining and leaving
-                async with self.lock:
-                    mine = sorted(self.endpoints, key=lambda e: e.id)
-                for endpoint in mine:
-                    await locks.enter_async_context(endpoint.lock)
-                await locks.enter_async_context(self.lock)
-                try:
-                    failures += await leaving.remove(
-                        self._services, self, self._files.directory
-                    )
-                except BaseException:
-                    self._deleting = False
-                    raise
+            async with self._deletion:
+                if self._services.sandboxes.get(self.id) is self:
+                    await self._delete()
+
+    async def _delete(self) -> None:
+        self._deleting = True
+        async with AsyncExitStack() as locks:
+            # endpoints first, then the sandbox: the order of joining and leaving
+            async with self.lock:
+                mine = sorted(self.endpoints, key=lambda e: e.id)
+            for endpoint in mine:
+                await locks.enter_async_context(endpoint.lock)
+            await locks.enter_async_context(self.lock)
+            try:
+                directory = self._files.directory
+                failures = await leaving.remove(self._services, self, directory)
+            except BaseException:
+                self._deleting = False
+                raise
         if failures:
             raise TeardownError(f"removing sandbox {self.name!r}", failures)
 

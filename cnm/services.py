@@ -17,6 +17,7 @@ from .firewall import Firewall, admit
 from .linux import HostRoutes, Kernel, Monitor, Sockets
 from .linux.announcer import Announcer
 from .linux.forgetter import Forgetter
+from .linux.lifelines import Lifelines
 from .linux.reaper import Reaper
 from .plugins import Driver, DriverRegistry
 from .rollback import Rollback
@@ -57,6 +58,7 @@ class Services:
     announcer: Announcer
     names: Names
     reaper: Reaper
+    lifelines: Lifelines
     forgetter: Forgetter
     routes: HostRoutes
     monitor: Monitor

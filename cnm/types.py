@@ -141,6 +141,7 @@ class SandboxInfo:
     """A snapshot of a sandbox.
 
     :ivar key: path of its network namespace
+    :ivar bound_to: id of the process that it ends with, or 0
     """
 
     id: str
@@ -149,6 +150,7 @@ class SandboxInfo:
     created: datetime
     hostname: str = ""
     domainname: str = ""
+    bound_to: int = 0
     labels: Mapping[str, str] = field(default_factory=_no_labels)
 
 

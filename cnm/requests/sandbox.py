@@ -18,6 +18,7 @@ class SandboxRequest:
     """A sandbox that is asked for.
 
     :ivar extra_hosts: addresses, or :data:`HOST_GATEWAY`, by name
+    :ivar bound_to: id of the process that it is to end with, or 0
     :ivar netns: None to make a namespace, ``"host"`` for the controller's own, a pid,
         or the path of a namespace to adopt
     """
@@ -30,6 +31,7 @@ class SandboxRequest:
     dns_options: tuple[str, ...]
     extra_hosts: Mapping[str, str]
     netns: str | int | None
+    bound_to: int
     labels: Mapping[str, str]
 
 
@@ -43,6 +45,7 @@ def sandbox_request(
     dns_options: object,
     extra_hosts: object,
     netns: object,
+    bound_to: object,
     labels: object,
 ) -> SandboxRequest:
     """Check the parameters of a sandbox.
@@ -62,6 +65,9 @@ def sandbox_request(
         dns_options=faults.each("dns_options", check.dns_option, dns_options),
         extra_hosts=hosts,
         netns=faults.parse("netns", _netns, netns) if netns is not None else None,
+        bound_to=0
+        if bound_to is None
+        else faults.parse("bound_to", _pid, bound_to) or 0,
         labels=faults.mapping("labels", check.text, labels),
     )
     faults.check()
@@ -70,6 +76,12 @@ def sandbox_request(
 
 def _host_entry(value: object) -> str:
     return HOST_GATEWAY if value == HOST_GATEWAY else str(check.address(value))
+
+
+def _pid(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        raise ValueError(f"expected a process id, not {check.shown(value)}")
+    return value
 
 
 def _netns(value: object) -> str | int:

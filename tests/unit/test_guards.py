@@ -27,7 +27,7 @@ LEVELS = (
     ("creation", "publishing", "joining", "leaving"),
     ("endpoint",),
     ("network", "sandbox", "sandbox_io"),
-    ("restore",),
+    ("restore", "garbage"),
     ("lifecycle", "diagnosis"),
     ("controller",),
     ("driver", "testing"),

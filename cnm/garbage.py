@@ -1,0 +1,66 @@
+"""Removing what nobody needs any more."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from contextlib import aclosing
+
+from .errors import CNMError, TeardownError
+from .sandbox import Sandbox
+from .services import Services
+from .types import EndpointInfo, SandboxInfo
+
+_logger = logging.getLogger(__name__)
+
+
+async def collect(
+    services: Services, live: Iterable[Sandbox]
+) -> tuple[SandboxInfo | EndpointInfo, ...]:
+    """Remove all sandboxes but some, and all endpoints that are in no sandbox.
+
+    :return: what has been removed
+    :raises TeardownError: if something failed on the way
+    """
+    keep = {sandbox.id for sandbox in live}
+    removed: list[SandboxInfo | EndpointInfo] = []
+    failures: list[Exception] = []
+    for sandbox in tuple(services.sandboxes):
+        if sandbox.id not in keep:
+            try:
+                await sandbox.delete()
+            except CNMError as exc:
+                failures.append(exc)
+            removed.append(sandbox.info)
+    for network in tuple(services.networks):
+        for endpoint in network.endpoints:
+            # one that is busy is being joined
+            if endpoint.joined or endpoint.lock.locked():
+                continue
+            try:
+                await endpoint.delete(force=True)
+            except CNMError as exc:
+                failures.append(exc)
+            removed.append(endpoint.info)
+    if failures:
+        raise TeardownError("removing what is not live", failures)
+    return tuple(removed)
+
+
+async def mourn(services: Services) -> None:
+    """Remove the sandboxes whose processes have ended, until cancelled."""
+    for sandbox in tuple(services.sandboxes):
+        if sandbox.info.bound_to and sandbox.id not in services.lifelines:
+            await _bury(sandbox)
+    async with aclosing(services.lifelines.ends()) as ends:
+        async for identity in ends:
+            if bound := services.sandboxes.get(identity):
+                await _bury(bound)
+
+
+async def _bury(sandbox: Sandbox) -> None:
+    _logger.info("the process of sandbox %r has ended", sandbox.name)
+    try:
+        await sandbox.delete()
+    except CNMError:
+        _logger.exception("removing sandbox %r", sandbox.name)

@@ -1,0 +1,168 @@
+"""Removing what nobody needs any more."""
+
+# ruff: noqa: ASYNC110, ASYNC240 - tests wait, and may block
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+import cnm
+from cnm import Controller, SQLiteStore
+
+from ...conftest import host_links
+from .test_restore import remove_all
+
+
+@pytest.fixture
+def process() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        yield process
+        process.kill()
+
+
+async def gone(controller: Controller, name: str) -> None:
+    """Wait until there is no sandbox of a name."""
+    with anyio.fail_after(5):
+        while name in [sandbox.name for sandbox in controller.sandboxes]:
+            await anyio.sleep(0.01)
+
+
+async def test_what_is_not_live_is_removed(controller: Controller) -> None:
+    front = await controller.create_network("front", subnets=["10.9.0.0/24"])
+    boxes = [await controller.create_sandbox(f"box{number}") for number in range(5)]
+    endpoints = [await front.connect(box) for box in boxes]
+    stray = await front.create_endpoint("stray")
+    removed = await controller.gc([boxes[0], "box1", boxes[2].id[:10]])
+    assert removed == (boxes[3].info, boxes[4].info, stray.info)
+    assert controller.sandboxes == tuple(boxes[:3])
+    assert front.endpoints == tuple(endpoints[:3])
+    assert [os.path.exists(box.key) for box in boxes] == [True] * 3 + [False] * 2
+    # their addresses are free
+    last = await front.create_endpoint("last", address="10.9.0.6")
+    assert await controller.gc(boxes[:3]) == (last.info,)
+    assert await controller.gc(boxes[:3]) == ()
+    assert len(await controller.gc([])) == 3
+    assert (controller.sandboxes, front.endpoints) == ((), ())
+
+
+async def test_nothing_is_removed_if_one_does_not_exist(
+    controller: Controller,
+) -> None:
+    await controller.create_sandbox("box")
+    live: list[Any]
+    for live in (["nobody"], ["box", "nobody"]):
+        with pytest.raises(cnm.SandboxNotFound, match="nobody"):
+            await controller.gc(live)
+    with pytest.raises(cnm.InvalidError, match="expected a list, not 'box'"):
+        await controller.gc("box")
+    with pytest.raises(cnm.InvalidError, match="invalid sandbox: 5"):
+        await controller.gc([5])  # type: ignore[list-item]
+    assert len(controller.sandboxes) == 1
+
+
+async def test_what_is_being_made_is_left_alone(controller: Controller) -> None:
+    front = await controller.create_network("front", subnets=["10.9.0.0/24"])
+    boxes = [await controller.create_sandbox(f"box{number}") for number in range(20)]
+    async with anyio.create_task_group() as tasks:
+        for box in boxes:
+            tasks.start_soon(front.connect, box)
+        for _ in range(50):
+            await controller.gc(boxes)
+            await anyio.lowlevel.checkpoint()
+    assert len(front.endpoints) == 20
+    assert all(endpoint.joined for endpoint in front.endpoints)
+
+
+async def test_to_delete_twice_is_no_error(controller: Controller) -> None:
+    front = await controller.create_network("front", subnets=["10.9.0.0/24"])
+    box = await controller.create_sandbox("box")
+    endpoint = await front.connect(box)
+    deletions: tuple[Callable[[], Awaitable[None]], ...]
+    deletions = partial(endpoint.delete, force=True), box.delete, front.delete
+    for delete in deletions:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(delete)
+        await delete()
+    assert (controller.networks, controller.sandboxes) == ((), ())
+    # another one of the name is none of its business
+    again = await controller.create_network("front", subnets=["10.9.0.0/24"])
+    await front.delete(force=True)
+    assert controller.networks == (again,)
+
+
+async def test_a_sandbox_ends_with_its_process(
+    controller: Controller, process: subprocess.Popen[bytes]
+) -> None:
+    front = await controller.create_network("front", subnets=["10.9.0.0/24"])
+    box = await controller.create_sandbox("box", bound_to=process.pid)
+    other = await controller.create_sandbox("other")
+    await front.connect(box)
+    await front.connect(other)
+    assert box.info.bound_to == process.pid
+    async with controller.subscribe(cnm.SandboxDeleted) as events:
+        process.kill()
+        with anyio.fail_after(5):
+            assert (await anext(events)).sandbox == box.info
+    assert controller.sandboxes == (other,)
+    assert not os.path.exists(box.key)
+    process.wait()
+
+
+async def test_a_sandbox_that_is_deleted_before_its_process_ends(
+    controller: Controller, process: subprocess.Popen[bytes]
+) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    box = await controller.create_sandbox("box", bound_to=process.pid)
+    await box.delete()
+    again = await controller.create_sandbox("box")
+    process.kill()
+    process.wait()
+    await anyio.sleep(0.05)
+    assert controller.sandboxes == (again,)
+    await again.delete()
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+@pytest.mark.parametrize("wrong", [0, -1, True, "1", 2**22 + 1])
+async def test_no_such_process(controller: Controller, wrong: Any) -> None:
+    with pytest.raises(cnm.InvalidError, match="bound_to: "):
+        await controller.create_sandbox("box", bound_to=wrong)
+    assert controller.sandboxes == ()
+    await controller.create_sandbox("box")
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_while_no_controller_runs(
+    tmp_path: Path, process: subprocess.Popen[bytes], ends: bool
+) -> None:
+    path = tmp_path / "journal.db"
+    before = host_links()
+    async with Controller(store=SQLiteStore(path)) as controller:
+        front = await controller.create_network("front", subnets=["10.9.0.0/24"])
+        await front.connect(
+            await controller.create_sandbox("box", bound_to=process.pid)
+        )
+        await front.connect(await controller.create_sandbox("other"))
+    if ends:
+        process.kill()
+        process.wait()
+    async with Controller(store=SQLiteStore(path)) as controller:
+        if not ends:
+            await anyio.sleep(0.05)
+            assert len(controller.sandboxes) == 2
+            process.kill()
+        await gone(controller, "box")
+        assert [sandbox.name for sandbox in controller.sandboxes] == ["other"]
+        assert len(controller.network("front").endpoints) == 1
+    await remove_all(path)
+    assert host_links() == before
