@@ -10,7 +10,7 @@ from dataclasses import dataclass
 #: Seconds for which an answer is kept at most; and one that says that there is nothing.
 LONGEST = 86_400
 LONGEST_NEGATIVE = 300
-#: Bytes of the largest answer that is kept.
+#: Bytes of the largest answer that is worth keeping.
 LARGEST = 4096
 
 
@@ -62,7 +62,7 @@ class Cache:
         :param negative: whether it says that there is nothing
         """
         ttl = min(ttl, LONGEST_NEGATIVE if negative else LONGEST)
-        if ttl <= 0 or not self._size or len(wire) > LARGEST:
+        if ttl <= 0 or not self._size:
             return
         now = self._clock()
         self._entries[key] = Entry(wire, now, now + ttl)

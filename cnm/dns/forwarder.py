@@ -12,7 +12,7 @@ from typing import TypeAlias
 import anyio
 from anyio.streams.memory import MemoryObjectSendStream
 
-from .cache import Cache
+from .cache import LARGEST, Cache
 from .messages import Question, lifetime, parse_message
 from .records import NameServer, Opener
 from .statistics import Counters
@@ -120,7 +120,8 @@ class Forwarder:
             async with self._turn():
                 wire = await _first_answer(question, servers, opener, counters)
             if wire is not None:
-                _keep(answers.cache, question, wire)
+                if len(wire) <= LARGEST:
+                    _keep(answers.cache, question, wire)
                 pending.outcome = Outcome(wire)
             pending.abandoned = False
         finally:

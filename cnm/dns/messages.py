@@ -7,6 +7,7 @@ runs imports this module.
 from __future__ import annotations
 
 import ipaddress
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -44,6 +45,8 @@ _SMALLEST_RECORD = 12
 _IN = dns.rdataclass.IN
 _QR = 0x80
 _OPCODE = 0x78
+_OPT = 41
+_EXTENDED = 16
 _KEPT_FLAGS = dns.flags.RD | dns.flags.CD
 
 
@@ -143,7 +146,11 @@ def rejection(data: bytes, code: dns.rcode.Rcode) -> bytes:
     if code == dns.rcode.NOERROR:
         return b""
     flags = bytes((_QR | data[2] & (_OPCODE | 1), int(code) & 0xF))
-    return data[:2] + flags + bytes(8)
+    if code < _EXTENDED:
+        return data[:2] + flags + bytes(8)
+    # the rest of the code is in an OPT record, RFC 6891 section 6.1.3
+    extended = struct.pack(">xHHBxxxxx", _OPT, LARGEST_DATAGRAM, code >> 4)
+    return data[:2] + flags + b"\0\0\0\0\0\0\0\1" + extended
 
 
 def answer(question: Question, code: dns.rcode.Rcode = dns.rcode.NOERROR) -> Message:

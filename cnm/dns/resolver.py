@@ -34,6 +34,7 @@ from .messages import (
 from .policy import Answered, NamePolicy
 from .records import Found, NameServer, Opener, View
 from .statistics import Counters
+from .upstream import sized
 
 _logger = logging.getLogger(__name__)
 
@@ -127,16 +128,16 @@ class Resolver:
         if self._waiting >= LIMIT:
             self.counters.limited += 1
             return self._sent(question, answer(question, dns.rcode.REFUSED))
+        self._waiting += 1
         return question
 
     async def finish(self, question: Question) -> bytes:
         """Answer a question, which may take some seconds."""
         started = time.perf_counter()
-        source, made = "none", answer(question, dns.rcode.SERVFAIL)
-        self._waiting += 1
         try:
-            source, made = await self._decide(question)
-            wire = self._sent(question, made)
+            source, made, size = await self._decide(question)
+            wire = await sized(size, self._rendered, question, made)
+            self.counters.code(made.rcode())
         except Exception:
             self._complain(question)
             source, made = "none", answer(question, dns.rcode.SERVFAIL)
@@ -178,29 +179,30 @@ class Resolver:
             self.answers[key] = kept if len(kept) > 1 else kept[0]
         return wires[0]
 
-    async def _decide(self, question: Question) -> tuple[str, Message]:
-        """Return the answer to a question, and whose it is."""
+    async def _decide(self, question: Question) -> tuple[str, Message, int]:
+        """Return whose answer it is, the answer, and about how large it is."""
+        size = 0
         policy = self._policy
         sandbox, name, kind = self.sandbox.id, question.name, question.kind
         if policy is not None and not policy.allows(sandbox, name, kind):
-            return "none", refusal(question)
+            return "none", refusal(question), size
         found = self._view.find(name, kind)
         if found is not None:
             source, made = "own", own_answer(question, found, self._turn(found))
         else:
-            source, made = await self._forward(question)
+            source, made, size = await self._forward(question)
         if policy is not None and (addresses := addresses_of(made)):
             with anyio.fail_after(POLICY_TIMEOUT):
                 await policy.answered(sandbox, name, addresses, lifetime(made))
-        return source, made
+        return source, made, size
 
     def _turn(self, found: Found) -> int:
         return self.counters.queries % turns(found)
 
-    async def _forward(self, question: Question) -> tuple[str, Message]:
+    async def _forward(self, question: Question) -> tuple[str, Message, int]:
         servers = self._name_servers()
         if not servers:
-            return "none", answer(question, dns.rcode.SERVFAIL)
+            return "none", answer(question, dns.rcode.SERVFAIL), 0
         answers = self._inside if servers[0].inside else self._forwarder.answers
         try:
             outcome = await self._forwarder.resolve(
@@ -208,12 +210,13 @@ class Resolver:
             )
         except TooMany:
             self.counters.limited += 1
-            return "none", answer(question, dns.rcode.REFUSED)
+            return "none", answer(question, dns.rcode.REFUSED), 0
         if outcome is None:
-            return "none", answer(question, dns.rcode.SERVFAIL)
-        theirs = parse_message(outcome.wire)
+            return "none", answer(question, dns.rcode.SERVFAIL), 0
+        size = len(outcome.wire)
+        theirs = await sized(size, parse_message, outcome.wire)
         source = "cache" if outcome.cached else "upstream"
-        return source, passed_on(question, theirs, outcome.age)
+        return source, passed_on(question, theirs, outcome.age), size
 
     def _sent(self, question: Question, made: Message) -> bytes:
         wire = self._rendered(question, made)

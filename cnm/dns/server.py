@@ -96,7 +96,7 @@ class Server:
                 for descriptor, _ in ready:
                     # one that came before may have closed it
                     if handler := self._handlers.get(descriptor):
-                        handler()
+                        _survive(handler)
                 if ready:
                     await anyio.lowlevel.checkpoint()
                 else:
@@ -144,6 +144,8 @@ class Server:
             try:
                 reply = await served.resolver.finish(question)
                 _send(served.resolver, made, reply, client)
+            except Exception:
+                _logger.exception("a query of %r", served.resolver.sandbox.name)
             finally:
                 served.scopes.discard(scope)
 
@@ -189,10 +191,20 @@ class Server:
                 anyio.ClosedResourceError,
             ):
                 _logger.debug("a client of %r is gone", served.resolver.sandbox.name)
+            except Exception:
+                _logger.exception("a client of %r", served.resolver.sandbox.name)
             finally:
                 served.scopes.discard(scope)
                 served.clients.discard(client)
                 client.close()
+
+
+def _survive(handler: Callable[[], None]) -> None:
+    """Serve a socket; a fault there must not be the end of all others."""
+    try:
+        handler()
+    except Exception:
+        _logger.exception("a query could not be handled")
 
 
 def _send(

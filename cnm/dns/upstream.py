@@ -5,14 +5,23 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from collections.abc import Callable
+from typing import TypeVar, TypeVarTuple
 
 import anyio
+import anyio.to_thread
 import dns.flags
 import dns.rcode
 
 from ..errors import CNMError
 from .messages import Message, Question, query, read_answer
 from .records import NameServer, Opener
+
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
+
+#: Bytes of a message that takes a millisecond or more to parse.
+LARGE = 2048
 
 _LARGEST = 65535
 _LENGTH = 2
@@ -72,7 +81,8 @@ async def _ask_udp(
                 data = made.recv(_LARGEST)
             except BlockingIOError:
                 continue
-            if message := read_answer(data, question, identity):
+            message = await sized(len(data), read_answer, data, question, identity)
+            if message is not None:
                 return data, message
 
 
@@ -88,10 +98,17 @@ async def _ask_tcp(
         made.send(len(data).to_bytes(_LENGTH, "big") + data)
         length = int.from_bytes(await receive_exactly(made, _LENGTH), "big")
         data = await receive_exactly(made, length)
-    message = read_answer(data, question, identity)
+    message = await sized(len(data), read_answer, data, question, identity)
     if message is None:
         raise NoAnswer("it is no answer to the question")
     return data, message
+
+
+async def sized(size: int, work: Callable[[*Args], T], *args: *Args) -> T:
+    """Work on a message, in a thread if it is large, so that the loop is not late."""
+    if size < LARGE:
+        return work(*args)
+    return await anyio.to_thread.run_sync(work, *args)
 
 
 async def receive_exactly(made: socket.socket, size: int) -> bytes:

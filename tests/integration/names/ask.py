@@ -29,10 +29,14 @@ async def ask(
     *,
     tcp: bool = False,
     server: str = RESOLVER,
-    edns: int | None = None,
+    edns: int = 0,
 ) -> dns.message.Message:
-    """Ask a sandbox's resolver, and return its answer."""
-    question = dns.message.make_query(name, kind, use_edns=edns)
+    """Ask a sandbox's resolver, and return its answer.
+
+    :param edns: bytes that an answer by UDP may have, or 0 for a client without EDNS
+    """
+    version = 0 if edns else None
+    question = dns.message.make_query(name, kind, use_edns=version, payload=edns)
     data = question.to_wire()
     family = socket.AF_INET6 if ":" in server else socket.AF_INET
     type_ = socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
@@ -68,6 +72,9 @@ class NameServer(Closing):
     It knows ``known.example`` and what ``records`` has, and no other name.
 
     :ivar asked: the names that it has been asked for
+    :ivar code: what it answers everything with
+    :ivar silent: whether it says nothing
+    :ivar first: what it sends before its answer by UDP
     """
 
     where: Namespace | None
@@ -76,6 +83,7 @@ class NameServer(Closing):
     asked: list[str] = field(default_factory=list)
     code: dns.rcode.Rcode | None = None
     silent: bool = False
+    first: Callable[[bytes], list[bytes]] = lambda question: []
 
     def __post_init__(self) -> None:
         self.records.setdefault(("known.example.", "A"), ["192.0.2.80"])
@@ -114,6 +122,8 @@ class NameServer(Closing):
             data, client = self._udp.recvfrom(65535)
             if not data:
                 return
+            for forged in self.first(data):
+                self._udp.sendto(forged, client)
             if answer := self._answer(data, 512):
                 self._udp.sendto(answer, client)
 
