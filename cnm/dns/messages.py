@@ -332,5 +332,6 @@ def lifetime(message: Message) -> int:
         return min(rrset.ttl for rrset in message.answer)
     for rrset in message.authority:
         if rrset.rdtype == dns.rdatatype.SOA:
-            return min(rrset.ttl, int(rrset[0].minimum))
+            (soa,) = rrset
+            return min(rrset.ttl, int(soa.minimum))
     return 0

@@ -58,11 +58,11 @@ class _Local:
     def __init__(self, situation: Situation, names: Names) -> None:
         from .resolver import Resolver
 
-        self.state = State()
+        self.state: State = State()
         self.situation = situation
         self._names = names
         self._view = SandboxView(self._changed)
-        self.resolver = Resolver(
+        self.resolver: Resolver = Resolver(
             situation.sandbox,
             self._view,
             self._name_servers,
@@ -114,8 +114,8 @@ class Names:
         from .server import Server
 
         self.kernel = kernel
-        self.host = HostConfiguration(host)
-        self.forwarder = Forwarder(cache_size=cache_size)
+        self.host: HostConfiguration = HostConfiguration(host)
+        self.forwarder: Forwarder = Forwarder(cache_size=cache_size)
         self._server = Server()
         self._zones: dict[str, Zone] = {}
         self._sandboxes: dict[str, _Local] = {}

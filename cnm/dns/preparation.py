@@ -52,8 +52,8 @@ class Preparation:
         base: list[str] | None = None,
     ) -> None:
         self.situation = situation
-        self.state = state
-        self.base = base
+        self.state: State = state
+        self.base: list[str] | None = base
         self.listeners: tuple[Listeners, ...] = ()
         self._host = host
 

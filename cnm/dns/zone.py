@@ -32,7 +32,7 @@ class Zone:
     """
 
     def __init__(self, name: str, services: Iterable[ServiceRecord] = ()) -> None:
-        self.name = name.lower()
+        self.name: str = name.lower()
         self._hosts: dict[str, Host] = {}
         self._by_name: dict[str, dict[str, Host]] = {}
         self._by_address: dict[IPAddress, Host] = {}

@@ -89,8 +89,8 @@ def _bind(
     tcp = place.proto == "tcp"
     try:
         if tcp:
-            for option in _HOPS[opened.family]:
-                opened.setsockopt(*option, _MOST_HOPS)
+            for level, option in _HOPS[opened.family]:
+                opened.setsockopt(level, option, _MOST_HOPS)
         else:
             # what arrives before the port is translated is not to pile up
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
