@@ -124,7 +124,7 @@ async def create_network(
         info = replace(info, driver_state=frozen(state.state))
         rollback.push(services.handle, driver, NetworkDeleted(network=info))
         record = network_record(info, state)
-        await services.store.transaction(Put(NETWORK + info.id, record))
+        await services.store.transaction(Put(NETWORK + info.id, record, durable=True))
         rollback.push(services.admit)
         await services.admit()
     services.routes.disregard(*state.links)
@@ -138,7 +138,7 @@ async def create_configuration(
     info = replace(_info(request), ipam_data=_asked(request))
     state = NetworkState()
     record = network_record(info, state)
-    await services.store.transaction(Put(NETWORK + info.id, record))
+    await services.store.transaction(Put(NETWORK + info.id, record, durable=True))
     return None, info, state
 
 

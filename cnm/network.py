@@ -300,7 +300,9 @@ class Network:
             self._require()
             info = replace(self._info, services=change(self._info.services))
             record = network_record(info, self._state)
-            await self._services.store.transaction(Put(NETWORK + self.id, record))
+            await self._services.store.transaction(
+                Put(NETWORK + self.id, record, durable=True)
+            )
             self._info = info
             self._services.names.serve(info)
 
@@ -330,7 +332,9 @@ class Network:
                         failures += await leaving.remove_network(
                             self._services, self._driver, self._info, force=force
                         )
-                    await self._services.store.transaction(Delete(NETWORK + self.id))
+                    await self._services.store.transaction(
+                        Delete(NETWORK + self.id, durable=True)
+                    )
             except BaseException:
                 self._deleting = False
                 raise

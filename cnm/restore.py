@@ -86,7 +86,7 @@ async def _restore_network(services: Services, value: Mapping[str, JSON]) -> Non
         state = answer
         info = replace(info, driver_state=frozen(state.state))
         record = network_record(info, state)
-        await services.store.transaction(Put(NETWORK + info.id, record))
+        await services.store.transaction(Put(NETWORK + info.id, record, durable=True))
     services.routes.disregard(*state.links)
     with services.networks.reserve(info.name):
         services.networks.add(Network(services, driver, info, state))

@@ -187,7 +187,7 @@ async def show(controller: cnm.Controller) -> None:
     with step(f"tools pings vault at {vault4}"):
         assert await ping(tools, vault4)
     async with web_server(web) as visitors:
-        for target in (web4, web6):
+        for target in ("web", web4, web6):
             with step(f"client downloads {len(PAYLOAD)} bytes from http://{target}/"):
                 await download(client, str(target))
         print(f"              web was visited by {', '.join(visitors)}")

@@ -29,11 +29,14 @@ class Put:
     """Write a value.
 
     :ivar version: the version that the record must have, 0 for none; None for any
+    :ivar durable: have it survive power loss, and whatever was written before it; that
+        takes the time of the disk. Otherwise it survives the death of the process.
     """
 
     key: str
     value: Mapping[str, JSON]
     version: int | None = None
+    durable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +44,12 @@ class Delete:
     """Remove a record. It is no error if there is none.
 
     :ivar version: the version that the record must have, or None for any
+    :ivar durable: as in :class:`Put`
     """
 
     key: str
     version: int | None = None
+    durable: bool = False
 
 
 class Store(ABC):
@@ -81,16 +86,25 @@ class Store(ABC):
     async def transaction(self, *changes: Put | Delete) -> None:
         """Make all of the changes, or none of them.
 
-        A transaction that has begun is not interrupted by cancellation.
+        A transaction that has begun is not interrupted by cancellation. It is durable
+        if one of its changes is.
 
         :raises StoreConflict: if a record has another version than the one expected
         :raises StoreError: if the changes cannot be written
         """
 
-    async def put(self, key: str, value: Mapping[str, JSON]) -> None:
-        """Write one value."""
-        await self.transaction(Put(key, value))
+    async def put(
+        self, key: str, value: Mapping[str, JSON], *, durable: bool = False
+    ) -> None:
+        """Write one value.
 
-    async def delete(self, key: str) -> None:
-        """Remove one record. It is no error if there is none."""
-        await self.transaction(Delete(key))
+        :param durable: as in :class:`Put`
+        """
+        await self.transaction(Put(key, value, durable=durable))
+
+    async def delete(self, key: str, *, durable: bool = False) -> None:
+        """Remove one record. It is no error if there is none.
+
+        :param durable: as in :class:`Put`
+        """
+        await self.transaction(Delete(key, durable=durable))
