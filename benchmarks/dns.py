@@ -1,4 +1,4 @@
-"""Answering queries for names of sandboxes, against aardvark-dns in the same run.
+"""Answering queries for names of sandboxes, against other resolvers in the same run.
 
 The same records, the same generator (dnsperf), which shares the machine with the
 server. The ways take turns, because the machine is not always equally quick.
@@ -89,6 +89,53 @@ def measure_aardvark() -> dict[str, float]:
             used = processor_time(pid) - before
             os.kill(pid, 9)
     return with_cost(results, used)
+
+
+# --- dockerd, in a network and with directories of its own ----------------------------
+
+
+def measure_dockerd() -> dict[str, float]:
+    """Return what the resolver of a container does."""
+    with tempfile.TemporaryDirectory() as directory:
+        options = {"data-root": "data", "exec-root": "exec", "pidfile": "pid"}
+        arguments = [f"--{name}={directory}/{it}" for name, it in options.items()]
+        host = f"unix://{directory}/socket"
+        start = "mount -t tmpfs none /run && exec dockerd --storage-driver=vfs"
+        command = ["unshare", "-n", "-m", "sh", "-c", f'{start} "$@"', "-", *arguments]
+        with subprocess.Popen(
+            [*command, "-H", host], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as daemon:
+            try:
+                inside = start_containers(["docker", "-H", host], directory)
+                before = processor_time(daemon.pid)
+                results = generate(inside, "127.0.0.11", directory)
+                used = processor_time(daemon.pid) - before
+                output(["docker", "-H", host, "rm", "-f", "web", "db"])
+            finally:
+                daemon.terminate()
+    return with_cost(results, used)
+
+
+def start_containers(docker: list[str], directory: str) -> list[str]:
+    """Start two containers; return what runs a program in the network of one."""
+    deadline = time.monotonic() + 30
+    while subprocess.run([*docker, "version"], capture_output=True).returncode:
+        if time.monotonic() > deadline:
+            raise TimeoutError("dockerd does not answer")
+        time.sleep(0.2)
+    source, program = Path(directory, "pause.c"), Path(directory, "pause")
+    source.write_text("int pause(void); int main(void) { return pause(); }\n")
+    output(["gcc", "-static", "-o", str(program), str(source)])
+    image = f"{directory}/image.tar"
+    output(["tar", "-C", directory, "-cf", image, "pause"])
+    output([*docker, "import", image, "pause"])
+    output([*docker, "network", "create", "front"])
+    for name, alias in (("web", "www"), ("db", "postgres")):
+        run = [*docker, "run", "-d", "--name", name, "--network", "front"]
+        aliases = ["--network-alias", alias, "--network-alias", "shared"]
+        output([*run, *aliases, "pause", "/pause"])
+    pid = output([*docker, "inspect", "-f", "{{.State.Pid}}", "web"]).strip()
+    return ["nsenter", "-t", pid, "-n"]
 
 
 def processor_time(pid: int) -> float:
@@ -184,9 +231,12 @@ async def mutated(web: cnm.Sandbox) -> float:
 
 def child(way: str) -> None:
     """Measure one way, and print the results."""
-    private_host()
+    if way != "dockerd":  # which needs the machine's /sys, and has a network of its own
+        private_host()
     if way == "aardvark":
         results = measure_aardvark()
+    elif way == "dockerd":
+        results = measure_dockerd()
     elif way == "mutated":
         results = anyio.run(mutate)
     else:
@@ -199,6 +249,7 @@ def main() -> None:
     if shutil.which("dnsperf") is None:
         sys.exit("dnsperf is not installed (Debian: apt install dnsperf)")
     ways = ["asyncio", "trio", *(["aardvark"] if os.path.exists(AARDVARK) else [])]
+    ways += ["dockerd"] if shutil.which("dockerd") else []
     found: dict[str, dict[str, list[float]]] = {way: {} for way in ways}
     for _ in range(ROUNDS):
         for way in ways:
@@ -216,4 +267,6 @@ def main() -> None:
         print(line)
     if "aardvark" not in ways:
         print("aardvark-dns is not installed (Debian: apt install aardvark-dns)")
+    if "dockerd" not in ways:
+        print("dockerd is not installed (Debian: apt install docker.io)")
     subprocess.run([sys.executable, "-m", "benchmarks", "dns", "mutated"], check=True)
