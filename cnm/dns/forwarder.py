@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import AsyncGenerator, Hashable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -13,13 +13,14 @@ import anyio
 from anyio.streams.memory import MemoryObjectSendStream
 
 from .cache import LARGEST, Cache
-from .messages import Question, lifetime, parse_message
+from .messages import Question, is_negative, lifetime
+from .parsing import Message, parse, sized
 from .records import NameServer, Opener
 from .statistics import Counters
 from .upstream import NoAnswer, ask
 
 _logger = logging.getLogger(__name__)
-_Result: TypeAlias = tuple[NameServer, bytes | None]
+_Answer: TypeAlias = tuple[bytes, Message]
 
 #: Name servers that are asked (libnetwork: maxExtDNS).
 MOST_SERVERS = 3
@@ -30,6 +31,8 @@ PATIENCE = 1.0
 DEADLINE = 4.5
 #: Seconds that a question waits for its turn.
 QUEUE = 4.0
+#: One sandbox may ask this part of what is asked at a time.
+SHARE = 4
 
 
 class TooMany(Exception):
@@ -40,12 +43,14 @@ class TooMany(Exception):
 class Outcome:
     """An answer of another name server.
 
-    :ivar wire: in wire format
+    :ivar message: the answer, which is not to be changed unless it had been kept
+    :ivar size: its bytes
     :ivar age: seconds since it was received
     :ivar cached: whether it had been kept
     """
 
-    wire: bytes
+    message: Message
+    size: int
     age: int = 0
     cached: bool = False
 
@@ -72,113 +77,149 @@ class Pending:
     def __init__(self) -> None:
         self.done: anyio.Event = anyio.Event()
         self.outcome: Outcome | None = None
-        self.abandoned: bool = True
+        self.abandoned: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asker:
+    """A sandbox, for which name servers are asked.
+
+    :ivar opener: makes sockets to ask them
+    :ivar counters: where failures are counted
+    :ivar inside: what the sandbox's own name servers have answered; nobody else is to
+        believe them
+    :ivar turns: its share of the questions that are asked at a time
+    """
+
+    opener: Opener
+    counters: Counters
+    inside: Answers
+    turns: anyio.Semaphore
 
 
 class Forwarder:
     """Asks name servers, for all the sandboxes of a controller.
 
     :param cache_size: how many answers are kept
-    :param limit: how many questions are asked at a time
-    :ivar answers: what the host's name servers have answered
-    :ivar caches: whether answers are kept
+    :param limit: how many questions are asked at a time; each takes a socket for every
+        name server that has been asked for it
+    :param inside_size: how many answers of a sandbox's own name servers are kept
     """
 
-    def __init__(self, *, cache_size: int = 10_000, limit: int = 128) -> None:
-        self.answers: Answers = Answers(cache_size)
-        self.caches: bool = cache_size > 0
+    def __init__(
+        self, *, cache_size: int = 10_000, limit: int = 128, inside_size: int = 256
+    ) -> None:
+        self._answers = Answers(cache_size)
+        self._inside_size = min(cache_size, inside_size)
         self._turns = anyio.Semaphore(limit)
+        self._share = max(1, limit // SHARE)
+
+    def asker(self, opener: Opener, counters: Counters) -> Asker:
+        """Take up a sandbox."""
+        return Asker(
+            opener=opener,
+            counters=counters,
+            inside=Answers(self._inside_size),
+            turns=anyio.Semaphore(self._share),
+        )
 
     async def resolve(
-        self,
-        question: Question,
-        servers: Sequence[NameServer],
-        opener: Opener,
-        answers: Answers,
-        counters: Counters,
+        self, question: Question, servers: Sequence[NameServer], asker: Asker
     ) -> Outcome | None:
         """Find the answer to a question.
 
         The same question is asked once at a time, however many wait for the answer.
 
-        :param answers: what these servers have answered
         :return: None if no server has an answer
         :raises TooMany: if it is not the question's turn soon
         """
-        key = question.key
+        answers = asker.inside if servers[0].inside else self._answers
+        key = _key(question, servers)
         while True:
             if kept := answers.cache.get(key):
-                return Outcome(kept[0], kept[1], cached=True)
-            pending = answers.pending.get(key)
-            if pending is None:
-                break
-            await pending.done.wait()
-            if not pending.abandoned:
-                return pending.outcome
-        pending = answers.pending[key] = Pending()
-        try:
-            async with self._turn():
-                wire = await _first_answer(question, servers, opener, counters)
-            if wire is not None:
-                if len(wire) <= LARGEST:
-                    _keep(answers.cache, question, wire)
-                pending.outcome = Outcome(wire)
-            pending.abandoned = False
-        finally:
-            # whoever waits for a question that was cancelled asks it again
-            del answers.pending[key]
-            pending.done.set()
-        return pending.outcome
+                return await _read(*kept)
+            if pending := answers.pending.get(key):
+                await pending.done.wait()
+                if not pending.abandoned:
+                    return pending.outcome
+                continue
+            async with self._turn(asker):
+                # while it was waiting, somebody else may have had the same question
+                if key not in answers.pending and answers.cache.get(key) is None:
+                    return await _lead(question, servers, asker, answers)
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncGenerator[None]:
-        try:
-            with anyio.fail_after(QUEUE):
-                await self._turns.acquire()
-        except TimeoutError:
-            raise TooMany from None
-        try:
+    async def _turn(self, asker: Asker) -> AsyncGenerator[None]:
+        async with AsyncExitStack() as stack:
+            try:
+                with anyio.fail_after(QUEUE):
+                    await stack.enter_async_context(asker.turns)
+                    await stack.enter_async_context(self._turns)
+            except TimeoutError:
+                raise TooMany from None
             yield
-        finally:
-            self._turns.release()
 
 
-def _keep(cache: Cache, question: Question, wire: bytes) -> None:
-    message = parse_message(wire)
-    cache.put(question.key, wire, lifetime(message), negative=not message.answer)
+def _key(question: Question, servers: Sequence[NameServer]) -> Hashable:
+    # what other servers have said is forgotten when the host has got new ones
+    return question.key, tuple(servers)
+
+
+async def _read(wire: bytes, age: int) -> Outcome | None:
+    message = await sized(len(wire), parse, wire)
+    return Outcome(message, len(wire), age, cached=True) if message else None
+
+
+async def _lead(
+    question: Question, servers: Sequence[NameServer], asker: Asker, answers: Answers
+) -> Outcome | None:
+    """Ask a question for everybody who has it."""
+    key = _key(question, servers)
+    pending = answers.pending[key] = Pending()
+    try:
+        found = await _first_answer(question, servers, asker)
+        if found is not None:
+            wire, message = found
+            pending.outcome = Outcome(message, len(wire))
+            if len(wire) <= LARGEST:
+                negative = is_negative(message)
+                answers.cache.put(key, wire, lifetime(message), negative=negative)
+        return pending.outcome
+    except anyio.get_cancelled_exc_class():
+        # whoever waits for a question that was cancelled asks it again
+        pending.abandoned = True
+        raise
+    finally:
+        del answers.pending[key]
+        pending.done.set()
 
 
 async def _first_answer(
-    question: Question,
-    servers: Sequence[NameServer],
-    opener: Opener,
-    counters: Counters,
-) -> bytes | None:
+    question: Question, servers: Sequence[NameServer], asker: Asker
+) -> _Answer | None:
     """Ask servers until one answers.
 
-    The next one is asked when one fails, or has not answered for a while; those that
-    are silent are asked again, since datagrams get lost.
+    The next one is asked when one fails, or has not answered for a while.
     """
     left = list(servers[:MOST_SERVERS])
-    asking = turn = 0
-    send, receive = anyio.create_memory_object_stream[_Result](math.inf)
+    again = PATIENCE * len(left)
+    asking = 0
+    send, receive = anyio.create_memory_object_stream[_Answer | None](MOST_SERVERS)
     with send, receive, anyio.move_on_after(DEADLINE):
         async with anyio.create_task_group() as tasks:
             while left or asking:
                 if left:
-                    server = left[turn % len(left)]
-                    tasks.start_soon(_ask, server, question, opener, send)
-                    turn, asking = turn + 1, asking + 1
+                    server = left.pop(0)
+                    tasks.start_soon(_ask, server, question, asker.opener, again, send)
+                    asking += 1
                 with anyio.move_on_after(PATIENCE if left else math.inf):
-                    server, wire = await receive.receive()
+                    answer = await receive.receive()
                     asking -= 1
-                    if wire is not None:
+                    if answer is not None:
                         tasks.cancel_scope.cancel()
-                        return wire
-                    counters.failures += 1
-                    if server in left:
-                        left.remove(server)
-    counters.failures += asking
+                        return answer
+                    asker.counters.failures += 1
+    asker.counters.failures += asking
     return None
 
 
@@ -186,12 +227,13 @@ async def _ask(
     server: NameServer,
     question: Question,
     opener: Opener,
-    send: MemoryObjectSendStream[_Result],
+    again: float,
+    send: MemoryObjectSendStream[_Answer | None],
 ) -> None:
     try:
-        wire = await ask(server, question, opener)
+        answer = await ask(server, question, opener, again)
     except NoAnswer as exc:
         _logger.debug("name server %s: %s", server.address, exc)
-        send.send_nowait((server, None))
+        send.send_nowait(None)
     else:
-        send.send_nowait((server, wire))
+        send.send_nowait(answer)

@@ -10,7 +10,6 @@ import ipaddress
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import dns.edns
 import dns.exception
@@ -25,9 +24,9 @@ import dns.rdatatype
 import dns.rrset
 
 from ..types import IPAddress
+from .parsing import Message, parse
 from .records import Found
 
-Message: TypeAlias = dns.message.Message
 #: The id, the flags and the counts, RFC 1035 section 4.1.1.
 HEADER = 12
 #: Seconds that programs may keep what they are told of our names. libnetwork says 600;
@@ -38,16 +37,23 @@ OWN_TTL = 5
 PLAIN_SIZE = 512
 LARGEST_DATAGRAM = 1232
 LARGEST_MESSAGE = 65535
+#: Bytes and records of the largest query: EDNS options, and a signature.
+LARGEST_QUERY = 1232
+MOST_RECORDS = 2
 #: In how many orders the addresses of a name are handed out.
 ROTATIONS = 8
 
-_SMALLEST_RECORD = 12
+#: A record without its data, if its name is the question's.
+_RECORD = 12
+_SMALLEST_ADDRESS = _RECORD + 4
 _IN = dns.rdataclass.IN
+_ANY = dns.rdatatype.ANY
 _QR = 0x80
+_TC = 0x02
 _OPCODE = 0x78
 _OPT = 41
 _EXTENDED = 16
-_KEPT_FLAGS = dns.flags.RD | dns.flags.CD
+_KEPT_FLAGS = dns.flags.AD | dns.flags.CD
 
 
 class Malformed(Exception):
@@ -89,7 +95,7 @@ class Question:
     @property
     def key(self) -> tuple[dns.name.Name, int, int]:
         """What makes it the same question as another one."""
-        wants = self.message.flags & dns.flags.CD
+        wants = self.message.flags & _KEPT_FLAGS
         wants |= (self.message.ednsflags & dns.flags.DO) << 16
         return self.section.name.canonicalize(), int(self.section.rdtype), wants
 
@@ -103,7 +109,11 @@ def read_question(data: bytes, *, tcp: bool) -> Question:
         raise Malformed(dns.rcode.NOERROR)
     if data[2] & _OPCODE:
         raise Malformed(dns.rcode.NOTIMP)
-    message = _parse(data)
+    # a record takes 30 us to parse, and a client may send as many as it likes
+    questions, *records = struct.unpack_from(">4H", data, 4)
+    if questions != 1 or sum(records) > MOST_RECORDS or len(data) > LARGEST_QUERY:
+        raise Malformed(dns.rcode.FORMERR)
+    message = parse(data)
     if message is None or len(message.question) != 1:
         raise Malformed(dns.rcode.FORMERR)
     if message.edns > 0:
@@ -111,6 +121,8 @@ def read_question(data: bytes, *, tcp: bool) -> Question:
     asked = message.question[0]
     if asked.rdclass != _IN:
         raise Malformed(dns.rcode.REFUSED)
+    if asked.rdtype != _ANY and dns.rdatatype.is_metatype(asked.rdtype):
+        raise Malformed(dns.rcode.NOTIMP)  # zone transfers
     limit = LARGEST_MESSAGE
     if not tcp:
         limit = max(PLAIN_SIZE, min(message.payload, LARGEST_DATAGRAM))
@@ -120,22 +132,6 @@ def read_question(data: bytes, *, tcp: bool) -> Question:
         dns.rdatatype.to_text(asked.rdtype),
         limit,
     )
-
-
-def parse_message(data: bytes) -> Message:
-    """Return a message that has been parsed before.
-
-    :raises dns.exception.DNSException: if it is none
-    """
-    return dns.message.from_wire(data)
-
-
-def _parse(data: bytes) -> Message | None:
-    """Return a message, or None for what is none, whatever it is."""
-    try:
-        return parse_message(data)
-    except Exception:  # the parser's errors are of many kinds
-        return None
 
 
 def rejection(data: bytes, code: dns.rcode.Rcode) -> bytes:
@@ -156,8 +152,14 @@ def rejection(data: bytes, code: dns.rcode.Rcode) -> bytes:
 def answer(question: Question, code: dns.rcode.Rcode = dns.rcode.NOERROR) -> Message:
     """Return an answer without records."""
     made = dns.message.make_response(
-        question.message, recursion_available=True, our_payload=LARGEST_DATAGRAM
+        question.message,
+        recursion_available=True,
+        our_payload=LARGEST_DATAGRAM,
+        pad=0,
     )
+    if question.has_edns:
+        made.ednsflags |= question.message.ednsflags & dns.flags.DO  # RFC 3225
+    made.flags |= question.message.flags & dns.flags.CD  # RFC 4035 section 3.2.2
     made.set_rcode(code)
     return made
 
@@ -165,12 +167,15 @@ def answer(question: Question, code: dns.rcode.Rcode = dns.rcode.NOERROR) -> Mes
 def own_answer(question: Question, found: Found, turn: int = 0) -> Message:
     """Return the answer that our own names give.
 
-    :param turn: how many of the records move from the beginning to the end
+    :param turn: how many of the addresses move from the beginning to the end
     """
-    rdatas = list(_rdatas(found))
     made = answer(question)
     made.flags |= dns.flags.AA
-    _add(made.answer, question.section.name, rdatas[turn:] + rdatas[:turn])
+    # one more than there is room for, if there are as many
+    most = question.limit // _SMALLEST_ADDRESS + 1
+    addresses = (found.addresses[turn:] + found.addresses[:turn])[:most]
+    rdatas = [*map(_address, addresses), *_rdatas(found)]
+    _add(made.answer, question.section.name, rdatas)
     for target in found.services:
         _add(made.additional, _name(target.host), list(map(_address, target.addresses)))
     return made
@@ -179,6 +184,22 @@ def own_answer(question: Question, found: Found, turn: int = 0) -> Message:
 def turns(found: Found) -> int:
     """Return in how many orders the records of an answer are handed out."""
     return max(1, min(len(found.addresses), ROTATIONS))
+
+
+def rotations(question: Question, found: Found, wire: bytes) -> Iterator[bytes]:
+    """Yield an answer that our own names have given, with its addresses in all orders.
+
+    :param wire: the answer in wire format
+    """
+    if not found.addresses:
+        yield wire
+        return
+    size = _RECORD + len(found.addresses[0].packed)
+    start = HEADER + len(question.section.name.to_wire() or b"") + 4
+    end = start + int.from_bytes(wire[6:8], "big") * size
+    for turn in range(turns(found)):
+        middle = min(start + turn * size, end)
+        yield wire[:start] + wire[middle:end] + wire[start:middle] + wire[end:]
 
 
 def _add(
@@ -196,8 +217,6 @@ def _add(
 
 
 def _rdatas(found: Found) -> Iterator[dns.rdata.Rdata]:
-    for address in found.addresses:
-        yield _address(address)
     for name in found.names:
         yield _rdata(dns.rdatatype.PTR, _name(name).to_text())
     for it in found.services:
@@ -214,7 +233,8 @@ def _rdata(kind: dns.rdatatype.RdataType, text: str) -> dns.rdata.Rdata:
 
 def _address(address: IPAddress) -> dns.rdata.Rdata:
     kind = dns.rdatatype.A if address.version == 4 else dns.rdatatype.AAAA
-    return _rdata(kind, str(address))
+    packed = address.packed
+    return dns.rdata.from_wire(_IN, kind, packed, 0, len(packed))
 
 
 def _name(text: str) -> dns.name.Name:
@@ -231,31 +251,18 @@ def render(message: Message, limit: int) -> bytes:
     try:
         return message.to_wire(max_size=limit, want_shuffle=False)
     except dns.exception.TooBig:
-        message.flags |= dns.flags.TC
-    message.authority, message.additional = [], []
-    records = [(rrset, rdata) for rrset in message.answer for rdata in rrset]
-    fits, too_many = 0, min(len(records), limit // _SMALLEST_RECORD) + 1
-    wire = b""
-    while fits + 1 < too_many or not wire:
-        count = (fits + too_many) // 2
-        message.answer = _first(records[:count])
-        try:
-            wire = message.to_wire(max_size=limit, want_shuffle=False)
-            fits = count
-        except dns.exception.TooBig:
-            too_many = count
-    return wire
+        records = [(rrset, rdata) for rrset in message.answer for rdata in rrset]
+    # dnspython leaves out whole sets of records
+    message.answer = [
+        dns.rrset.from_rdata(rrset.name, rrset.ttl, rdata)
+        for rrset, rdata in records[: limit // _RECORD]
+    ]
+    return message.to_wire(max_size=limit, prefer_truncation=True)
 
 
-def _first(
-    records: Sequence[tuple[dns.rrset.RRset, dns.rdata.Rdata]],
-) -> list[dns.rrset.RRset]:
-    section: dict[int, dns.rrset.RRset] = {}
-    for old, rdata in records:
-        if id(old) not in section:
-            section[id(old)] = dns.rrset.RRset(old.name, old.rdclass, old.rdtype)
-        section[id(old)].add(rdata, old.ttl)
-    return list(section.values())
+def is_truncated(wire: bytes) -> bool:
+    """Tell whether a message in wire format is marked as truncated."""
+    return bool(wire[2] & _TC)
 
 
 # --- what is asked of other name servers ----------------------------------------------
@@ -264,6 +271,7 @@ def _first(
 def query(question: Question, identity: int, *, edns: bool) -> bytes:
     """Return a question to another name server, with nothing else of the client's."""
     made = dns.message.QueryMessage(id=identity)
+    # without RD, the answers would be others, which are not to be kept
     made.flags = question.message.flags & _KEPT_FLAGS | dns.flags.RD
     made.question = [question.section]
     if edns:
@@ -274,23 +282,25 @@ def query(question: Question, identity: int, *, edns: bool) -> bytes:
 
 def read_answer(data: bytes, question: Question, identity: int) -> Message | None:
     """Understand the answer to a question; None for what is no answer to it."""
-    if len(data) < HEADER or not data[2] & _QR:
+    if len(data) < HEADER or data[2] & (_QR | _OPCODE) != _QR:
         return None
     if int.from_bytes(data[:2], "big") != identity:
         return None
-    message = _parse(data)
+    message = parse(data)
     if message is None:
         return None
-    if not message.question and message.rcode() in (
-        dns.rcode.FORMERR,
-        dns.rcode.NOTIMP,
-    ):
+    if not message.question and not is_good(message):
         return message  # of a server that did not understand so much
     if len(message.question) != 1:
         return None
     asked, meant = message.question[0], question.section
     same = asked.rdtype == meant.rdtype and asked.rdclass == meant.rdclass
     return message if same and asked.name == meant.name else None
+
+
+def is_good(message: Message) -> bool:
+    """Tell whether an answer says what there is, or that there is nothing."""
+    return message.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN)
 
 
 def passed_on(question: Question, theirs: Message, age: int) -> Message:
@@ -300,7 +310,9 @@ def passed_on(question: Question, theirs: Message, age: int) -> Message:
     """
     made = answer(question)
     made.set_rcode(theirs.rcode())
-    made.flags |= theirs.flags & dns.flags.AD
+    client = question.message
+    if client.flags & dns.flags.AD or client.ednsflags & dns.flags.DO:
+        made.flags |= theirs.flags & dns.flags.AD  # RFC 6840 section 5.8
     for section in ("answer", "authority", "additional"):
         for rrset in getattr(theirs, section):
             rrset.ttl = max(0, rrset.ttl - age)
@@ -326,12 +338,18 @@ def addresses_of(message: Message) -> tuple[IPAddress, ...]:
     return tuple(found)
 
 
+def is_negative(message: Message) -> bool:
+    """Tell whether an answer says that there is nothing, also at the end of aliases."""
+    (asked,) = message.question
+    found = any(asked.rdtype in (rrset.rdtype, _ANY) for rrset in message.answer)
+    return message.rcode() == dns.rcode.NXDOMAIN or not found
+
+
 def lifetime(message: Message) -> int:
     """Return the seconds for which an answer is valid: 0 if it says nothing of that."""
-    if message.answer:
-        return min(rrset.ttl for rrset in message.answer)
-    for rrset in message.authority:
-        if rrset.rdtype == dns.rdatatype.SOA:
-            (soa,) = rrset
-            return min(rrset.ttl, int(soa.minimum))
-    return 0
+    ttls = [rrset.ttl for rrset in message.answer]
+    if is_negative(message):
+        # RFC 2308 section 5
+        soas = [it for it in message.authority if it.rdtype == dns.rdatatype.SOA]
+        ttls += [min(it.ttl, soa.minimum) for it in soas for soa in it] or [0]
+    return min(ttls)

@@ -4,50 +4,62 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import anyio
-import dns.exception
-import dns.flags
 import dns.rcode
 
 from ..types import SandboxInfo
-from .forwarder import Answers, Forwarder, TooMany
+from .forwarder import Forwarder, TooMany
 from .messages import (
     Malformed,
-    Message,
     Question,
     addresses_of,
     answer,
+    is_truncated,
     lifetime,
     own_answer,
-    parse_message,
     passed_on,
     read_question,
     refusal,
     rejection,
     render,
+    rotations,
     turns,
 )
+from .parsing import Message, sized
 from .policy import Answered, NamePolicy
 from .records import Found, NameServer, Opener, View
 from .statistics import Counters
-from .upstream import sized
 
 _logger = logging.getLogger(__name__)
 
-#: Answers of our own names that are kept in wire format.
-KEPT = 1024
+#: Answers of our own names that are kept in wire format, and bytes of the largest query
+#: that they are kept for: one for the longest name, with EDNS.
+KEPT = 256
+LARGEST_KEPT = 300
 #: Queries of a sandbox that may wait for other name servers.
 LIMIT = 256
-#: Answers of a sandbox's own name servers that are kept.
-INSIDE_CACHE = 256
 #: Seconds that a policy may take.
 POLICY_TIMEOUT = 10
 #: Seconds between two complaints in the log.
 COMPLAINTS = 2
+
+
+class Kept(deque[bytes]):
+    """An answer in wire format, in several orders of its records, without the id.
+
+    :ivar truncated: whether it has not all of the records
+    """
+
+    __slots__ = ("truncated",)
+
+    def __init__(self, wires: Iterable[bytes], truncated: bool) -> None:
+        super().__init__(wire[2:] for wire in wires)
+        self.truncated = truncated
 
 
 class Resolver:
@@ -59,8 +71,7 @@ class Resolver:
     :param view: the names that the sandbox sees
     :param name_servers: returns whom to ask for other names
     :param opener: makes sockets to ask them
-    :ivar answers: answers of our own names, for UDP, by query; both without the id.
-        Several stand for as many orders of the addresses
+    :ivar answers: answers of our own names, for UDP, by query; both without the id
     :ivar counters: what has been asked, and how it was answered
     """
 
@@ -73,13 +84,12 @@ class Resolver:
         forwarder: Forwarder,
     ) -> None:
         self.sandbox = sandbox
-        self.answers: dict[bytes, bytes | deque[bytes]] = {}
+        self.answers: dict[bytes, bytes | Kept] = {}
         self.counters: Counters = Counters()
         self._view = view
         self._name_servers = name_servers
-        self._opener = opener
         self._forwarder = forwarder
-        self._inside: Answers = Answers(INSIDE_CACHE if forwarder.caches else 0)
+        self._asker = forwarder.asker(opener, self.counters)
         self._waiting = 0
         self._complained = -math.inf
         self._policy: NamePolicy | None = None
@@ -122,9 +132,13 @@ class Resolver:
             self.counters.malformed += 1
             return rejection(data, exc.code)
         if self._policy is None and self._observe is None:
-            found = self._view.find(question.name, question.kind)
-            if found is not None:
-                return self._own(question, found, b"" if tcp else data[2:])
+            try:
+                found = self._find(question)
+                if found is not None:
+                    return self._own(question, found, b"" if tcp else data[2:])
+            except Exception:
+                self.complain(question.name)
+                return self._sent(question, answer(question, dns.rcode.SERVFAIL))
         if self._waiting >= LIMIT:
             self.counters.limited += 1
             return self._sent(question, answer(question, dns.rcode.REFUSED))
@@ -136,48 +150,48 @@ class Resolver:
         started = time.perf_counter()
         try:
             source, made, size = await self._decide(question)
-            wire = await sized(size, self._rendered, question, made)
-            self.counters.code(made.rcode())
+            wire = await sized(size, render, made, question.limit)
+            self._count(made, wire)
         except Exception:
-            self._complain(question)
+            self.complain(question.name)
             source, made = "none", answer(question, dns.rcode.SERVFAIL)
             wire = self._sent(question, made)
         finally:
             self._waiting -= 1
-        seconds = time.perf_counter() - started
-        self._count(source, seconds)
-        if self._observe is not None:
-            self._observe(
-                Answered(
-                    sandbox_id=self.sandbox.id,
-                    name=question.name,
-                    kind=question.kind,
-                    code=dns.rcode.to_text(made.rcode()),
-                    source=source,
-                    addresses=addresses_of(made),
-                    seconds=seconds,
-                )
-            )
+        if observe := self._observe:
+            seconds = time.perf_counter() - started
+            answered = self._answered(question, made, source, seconds)
+            try:
+                observe(answered)
+            except Exception:
+                # who watches is not to keep the sandbox from its answer
+                self.complain(question.name)
         return wire
+
+    def complain(self, what: str) -> None:
+        """Have the log tell of the exception that is being handled, now and then."""
+        now = time.monotonic()
+        if now - self._complained >= COMPLAINTS:
+            self._complained = now
+            _logger.exception("sandbox %r: no answer for %r", self.sandbox.name, what)
+
+    def _find(self, question: Question) -> Found | None:
+        if any(b"." in label for label in question.section.name.labels):
+            return None  # it only looks like one of ours
+        return self._view.find(question.name, question.kind)
 
     def _own(self, question: Question, found: Found, key: bytes) -> bytes:
         """Answer with our own names, and keep the answer if it has a key."""
+        made = own_answer(question, found, random.randrange(turns(found)))
+        wire = self._sent(question, made)
         self.counters.own += 1
-        try:
-            wires = deque(
-                self._rendered(question, own_answer(question, found, turn))
-                for turn in range(turns(found) if key else 1)
-            )
-        except dns.exception.DNSException:
-            self._complain(question)
-            return self._sent(question, answer(question, dns.rcode.SERVFAIL))
-        self.counters.noerror += 1
-        if key:
+        if 0 < len(key) <= LARGEST_KEPT:
             if len(self.answers) >= KEPT:
                 self.answers.clear()
-            kept = deque(wire[2:] for wire in wires)
-            self.answers[key] = kept if len(kept) > 1 else kept[0]
-        return wires[0]
+            kept = Kept(rotations(question, found, wire), is_truncated(wire))
+            varies = len(kept) > 1 or kept.truncated
+            self.answers[key] = kept if varies else kept[0]
+        return wire
 
     async def _decide(self, question: Question) -> tuple[str, Message, int]:
         """Return whose answer it is, the answer, and about how large it is."""
@@ -186,9 +200,11 @@ class Resolver:
         sandbox, name, kind = self.sandbox.id, question.name, question.kind
         if policy is not None and not policy.allows(sandbox, name, kind):
             return "none", refusal(question), size
-        found = self._view.find(name, kind)
+        found = self._find(question)
         if found is not None:
-            source, made = "own", own_answer(question, found, self._turn(found))
+            turn = random.randrange(turns(found))
+            source, made = "own", own_answer(question, found, turn)
+            self.counters.own += 1
         else:
             source, made, size = await self._forward(question)
         if policy is not None and (addresses := addresses_of(made)):
@@ -196,50 +212,43 @@ class Resolver:
                 await policy.answered(sandbox, name, addresses, lifetime(made))
         return source, made, size
 
-    def _turn(self, found: Found) -> int:
-        return self.counters.queries % turns(found)
-
     async def _forward(self, question: Question) -> tuple[str, Message, int]:
         servers = self._name_servers()
         if not servers:
             return "none", answer(question, dns.rcode.SERVFAIL), 0
-        answers = self._inside if servers[0].inside else self._forwarder.answers
+        started = time.perf_counter()
         try:
-            outcome = await self._forwarder.resolve(
-                question, servers, self._opener, answers, self.counters
-            )
+            outcome = await self._forwarder.resolve(question, servers, self._asker)
         except TooMany:
             self.counters.limited += 1
             return "none", answer(question, dns.rcode.REFUSED), 0
         if outcome is None:
             return "none", answer(question, dns.rcode.SERVFAIL), 0
-        size = len(outcome.wire)
-        theirs = await sized(size, parse_message, outcome.wire)
-        source = "cache" if outcome.cached else "upstream"
-        return source, passed_on(question, theirs, outcome.age), size
+        made = passed_on(question, outcome.message, outcome.age)
+        if outcome.cached:
+            self.counters.cached += 1
+            return "cache", made, outcome.size
+        self.counters.took(time.perf_counter() - started)
+        return "upstream", made, outcome.size
 
     def _sent(self, question: Question, made: Message) -> bytes:
-        wire = self._rendered(question, made)
-        self.counters.code(made.rcode())
-        return wire
-
-    def _rendered(self, question: Question, made: Message) -> bytes:
         wire = render(made, question.limit)
-        self.counters.truncated += bool(made.flags & dns.flags.TC)
+        self._count(made, wire)
         return wire
 
-    def _count(self, source: str, seconds: float) -> None:
-        if source == "own":
-            self.counters.own += 1
-        elif source == "cache":
-            self.counters.cached += 1
-        elif source == "upstream":
-            self.counters.took(seconds)
+    def _count(self, made: Message, wire: bytes) -> None:
+        self.counters.code(made.rcode())
+        self.counters.truncated += is_truncated(wire)
 
-    def _complain(self, question: Question) -> None:
-        now = time.monotonic()
-        if now - self._complained >= COMPLAINTS:
-            self._complained = now
-            _logger.exception(
-                "sandbox %r: no answer for %r", self.sandbox.name, question.name
-            )
+    def _answered(
+        self, question: Question, made: Message, source: str, seconds: float
+    ) -> Answered:
+        return Answered(
+            sandbox_id=self.sandbox.id,
+            name=question.name,
+            kind=question.kind,
+            code=dns.rcode.to_text(made.rcode()),
+            source=source,
+            addresses=addresses_of(made),
+            seconds=seconds,
+        )

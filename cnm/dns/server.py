@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import select
 import socket
+import time
 from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
 
-from .messages import HEADER, Question
+from .messages import LARGEST_QUERY, Question
 from .upstream import receive_exactly
 
 if TYPE_CHECKING:
@@ -22,14 +21,16 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-#: Sockets that are served before other tasks have their turn, and datagrams of each.
+#: Sockets that are served before other tasks have their turn, datagrams of each, and
+#: seconds: what has not been asked before takes longer.
 SOCKETS = 4
 DATAGRAMS = 16
-#: Bytes of the largest query by UDP.
-LARGEST_QUERY = 4096
+SLICE = 0.002
 #: TCP clients of a sandbox, and seconds in which one has to send or to take a message.
 CLIENTS = 16
 TCP_TIMEOUT = 10
+#: Seconds for which a socket is left alone that cannot be read.
+PAUSE = 1
 
 
 class _Served:
@@ -41,6 +42,15 @@ class _Served:
         self.clients: set[socket.socket] = set()
         self.scopes: set[anyio.CancelScope] = set()
 
+    def scope(self) -> anyio.CancelScope:
+        """Return a scope for something that is to end when the resolver is closed."""
+        made = anyio.CancelScope()
+        self.scopes.add(made)
+        return made
+
+
+_Handler: TypeAlias = Callable[[_Served, socket.socket], None]
+
 
 class Server:
     """Serves resolvers.
@@ -51,7 +61,9 @@ class Server:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._served: dict[Resolver, _Served] = {}
-        self._handlers: dict[int, Callable[[], None]] = {}
+        self._handlers: dict[int, tuple[_Handler, _Served, socket.socket]] = {}
+        self._paused: set[socket.socket] = set()
+        self._slice_ends = 0.0
         self._tasks: TaskGroup
 
     def open(self, resolver: Resolver, udp: socket.socket, tcp: socket.socket) -> None:
@@ -63,7 +75,7 @@ class Server:
         served = self._served.setdefault(resolver, _Served(resolver))
         for made, handler in ((udp, self._datagrams), (tcp, self._connections)):
             served.sockets.append(made)
-            self._handlers[made.fileno()] = partial(handler, served, made)
+            self._handlers[made.fileno()] = handler, served, made
             self._epoll.register(made, select.EPOLLIN)
 
     def close(self, resolver: Resolver) -> None:
@@ -72,7 +84,10 @@ class Server:
         if served is None:
             return
         for made in served.sockets:
-            self._epoll.unregister(made)
+            if made in self._paused:
+                self._paused.remove(made)
+            else:
+                self._epoll.unregister(made)
             del self._handlers[made.fileno()]
             made.close()
         for scope in served.scopes:
@@ -93,14 +108,41 @@ class Server:
         async with anyio.create_task_group() as self._tasks:
             while True:
                 ready = self._epoll.poll(0, SOCKETS)
-                for descriptor, _ in ready:
-                    # one that came before may have closed it
-                    if handler := self._handlers.get(descriptor):
-                        _survive(handler)
-                if ready:
-                    await anyio.lowlevel.checkpoint()
-                else:
+                if not ready:
                     await anyio.wait_readable(self._epoll)
+                self._slice_ends = time.perf_counter() + SLICE
+                for descriptor, _ in ready:
+                    if time.perf_counter() > self._slice_ends:
+                        await self._yield()
+                    self._handle(descriptor)
+                if ready:
+                    await self._yield()
+
+    async def _yield(self) -> None:
+        await anyio.lowlevel.checkpoint()
+        self._slice_ends = time.perf_counter() + SLICE
+
+    def _handle(self, descriptor: int) -> None:
+        # it may have been closed in the meantime
+        if entry := self._handlers.get(descriptor):
+            handler, served, made = entry
+            try:
+                handler(served, made)
+            except Exception:
+                # a fault of ours is not to be the end of all others
+                served.resolver.complain("a query")
+
+    def _pause(self, made: socket.socket) -> None:
+        """Leave a socket alone for a while: its error may stay for long."""
+        self._epoll.unregister(made)
+        self._paused.add(made)
+        self._tasks.start_soon(self._resume, made)
+
+    async def _resume(self, made: socket.socket) -> None:
+        await anyio.sleep(PAUSE)
+        if made in self._paused:
+            self._paused.remove(made)
+            self._epoll.register(made, select.EPOLLIN)
 
     # --- UDP --------------------------------------------------------------------------
 
@@ -110,8 +152,11 @@ class Server:
         for _ in range(DATAGRAMS):
             try:
                 data, client = made.recvfrom(LARGEST_QUERY + 1)
-            except OSError:
+            except BlockingIOError:
                 return  # there are no more
+            except OSError:
+                self._pause(made)
+                return
             kept = answers.get(data[2:])
             if kept is not None:
                 # the way of most queries: nothing is parsed, nothing is made
@@ -120,34 +165,37 @@ class Server:
                 counters.own += 1
                 counters.noerror += 1
                 if not isinstance(kept, bytes):
+                    counters.truncated += kept.truncated
                     kept.rotate(-1)
                     kept = kept[0]
-                reply: bytes | Question = data[:2] + kept
-            elif len(data) > LARGEST_QUERY:
-                reply = resolver.begin(data[:HEADER], tcp=False)
-            else:
-                reply = resolver.begin(data, tcp=False)
+                _send(resolver, made, data[:2] + kept, client)
+                continue
+            reply = resolver.begin(data, tcp=False)
             if isinstance(reply, bytes):
                 _send(resolver, made, reply, client)
             else:
-                self._tasks.start_soon(self._finish, served, made, reply, client)
+                self._tasks.start_soon(
+                    self._finish, served, served.scope(), made, reply, client
+                )
+            if time.perf_counter() > self._slice_ends:
+                return
 
     async def _finish(
         self,
         served: _Served,
+        scope: anyio.CancelScope,
         made: socket.socket,
         question: Question,
         client: tuple[object, ...],
     ) -> None:
-        with anyio.CancelScope() as scope:
-            served.scopes.add(scope)
-            try:
+        try:
+            with scope:
                 reply = await served.resolver.finish(question)
                 _send(served.resolver, made, reply, client)
-            except Exception:
-                _logger.exception("a query of %r", served.resolver.sandbox.name)
-            finally:
-                served.scopes.discard(scope)
+        except Exception:
+            served.resolver.complain(question.name)
+        finally:
+            served.scopes.discard(scope)
 
     # --- TCP --------------------------------------------------------------------------
 
@@ -157,54 +205,32 @@ class Server:
                 client, _ = made.accept()
             except BlockingIOError:
                 return
-            except OSError as exc:
-                if exc.errno in (errno.EMFILE, errno.ENFILE):
-                    self._refuse(made)
+            except OSError:
+                self._pause(made)  # there may be too many files open
                 return
             if len(served.clients) >= CLIENTS:
                 client.close()
                 continue
             client.setblocking(False)
             served.clients.add(client)
-            self._tasks.start_soon(self._serve_client, served, client)
+            scope = served.scope()
+            self._tasks.start_soon(self._serve_client, served, scope, client)
 
-    def _refuse(self, made: socket.socket) -> None:
-        """Take no clients for a while, instead of being told of them all the time."""
-        self._epoll.modify(made, 0)
-        self._tasks.start_soon(self._accept_again, made)
-
-    async def _accept_again(self, made: socket.socket) -> None:
-        await anyio.sleep(1)
-        if made.fileno() >= 0:
-            self._epoll.modify(made, select.EPOLLIN)
-
-    async def _serve_client(self, served: _Served, client: socket.socket) -> None:
-        with anyio.CancelScope() as scope:
-            served.scopes.add(scope)
-            try:
+    async def _serve_client(
+        self, served: _Served, scope: anyio.CancelScope, client: socket.socket
+    ) -> None:
+        try:
+            with scope:
                 while True:
                     await _answer(served.resolver, client)
-            except (
-                OSError,
-                TimeoutError,
-                anyio.EndOfStream,
-                anyio.ClosedResourceError,
-            ):
-                _logger.debug("a client of %r is gone", served.resolver.sandbox.name)
-            except Exception:
-                _logger.exception("a client of %r", served.resolver.sandbox.name)
-            finally:
-                served.scopes.discard(scope)
-                served.clients.discard(client)
-                client.close()
-
-
-def _survive(handler: Callable[[], None]) -> None:
-    """Serve a socket; a fault there must not be the end of all others."""
-    try:
-        handler()
-    except Exception:
-        _logger.exception("a query could not be handled")
+        except (OSError, TimeoutError, anyio.EndOfStream, anyio.ClosedResourceError):
+            _logger.debug("a client of %r is gone", served.resolver.sandbox.name)
+        except Exception:
+            served.resolver.complain("a query by TCP")
+        finally:
+            served.scopes.discard(scope)
+            served.clients.discard(client)
+            client.close()
 
 
 def _send(

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import socket
-from collections.abc import Callable
-from typing import TypeVar, TypeVarTuple
+import struct
+from ipaddress import IPv6Address
 
 import anyio
-import anyio.to_thread
 import dns.flags
 import dns.rcode
 
 from ..errors import CNMError
-from .messages import Message, Question, query, read_answer
+from .messages import Question, is_good, query, read_answer
+from .parsing import Message, sized
 from .records import NameServer, Opener
 
-T = TypeVar("T")
-Args = TypeVarTuple("Args")
-
-#: Bytes of a message that takes a millisecond or more to parse.
-LARGE = 2048
-
+# struct ifreq: a name and an index; include/uapi/linux/sockios.h
+_NAME_SIZE = 16
+_INTERFACE = struct.Struct(f"{_NAME_SIZE}si20x")
+_SIOCGIFINDEX = 0x8933
 _LARGEST = 65535
 _LENGTH = 2
 
@@ -31,27 +30,47 @@ class NoAnswer(Exception):
     """A name server has not given an answer that can be used."""
 
 
-async def ask(server: NameServer, question: Question, opener: Opener) -> bytes:
+async def ask(
+    server: NameServer, question: Question, opener: Opener, again: float
+) -> tuple[bytes, Message]:
     """Ask a name server until it answers, by UDP, and by TCP what is too long for that.
 
     Each question has an id and a port of its own; what does not belong to it is not
     heard.
 
-    :return: the answer in wire format, which has been understood
+    :param again: seconds after which it is asked again, since datagrams get lost
+    :return: the answer, in wire format and understood
     :raises NoAnswer: if it refuses to answer, or cannot be reached
     """
     edns = question.has_edns
     try:
-        wire, message = await _ask_udp(server, question, opener, edns=edns)
+        wire, message = await _ask_udp(server, question, opener, again, edns=edns)
         if edns and message.rcode() in (dns.rcode.FORMERR, dns.rcode.NOTIMP):
-            wire, message = await _ask_udp(server, question, opener, edns=False)
+            edns = False
+            wire, message = await _ask_udp(server, question, opener, again, edns=edns)
         if message.flags & dns.flags.TC:
             wire, message = await _ask_tcp(server, question, opener, edns=edns)
     except (OSError, CNMError, anyio.EndOfStream) as exc:
         raise NoAnswer(str(exc)) from exc
-    if message.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+    if not is_good(message):
         raise NoAnswer(dns.rcode.to_text(message.rcode()))
-    return wire
+    return wire, message
+
+
+def _destination(
+    made: socket.socket, server: NameServer
+) -> tuple[str, int] | tuple[str, int, int, int]:
+    """Return where a server is, as the socket's namespace has it."""
+    address = server.address
+    if address.version == 4 or not address.scope_id:
+        return str(address), server.port
+    name = address.scope_id
+    if name.isdecimal():
+        index = int(name)
+    else:
+        request = _INTERFACE.pack(name.encode()[: _NAME_SIZE - 1], 0)
+        _, index = _INTERFACE.unpack(fcntl.ioctl(made, _SIOCGIFINDEX, request))
+    return str(IPv6Address(int(address))), server.port, 0, index
 
 
 async def _connect(server: NameServer, opener: Opener, kind: int) -> socket.socket:
@@ -59,7 +78,7 @@ async def _connect(server: NameServer, opener: Opener, kind: int) -> socket.sock
     family = socket.AF_INET if four else socket.AF_INET6
     made = await opener(server.inside, family, kind)
     try:
-        made.connect((str(server.address), server.port))
+        made.connect(_destination(made, server))
     except BlockingIOError:
         return made
     except BaseException:
@@ -69,21 +88,34 @@ async def _connect(server: NameServer, opener: Opener, kind: int) -> socket.sock
 
 
 async def _ask_udp(
-    server: NameServer, question: Question, opener: Opener, *, edns: bool
+    server: NameServer,
+    question: Question,
+    opener: Opener,
+    again: float,
+    *,
+    edns: bool,
 ) -> tuple[bytes, Message]:
     identity = secrets.randbits(16)
     # connected: the kernel takes datagrams of this server only
     with await _connect(server, opener, socket.SOCK_DGRAM) as made:
-        made.send(query(question, identity, edns=edns))
         while True:
-            await anyio.wait_readable(made)
-            try:
-                data = made.recv(_LARGEST)
-            except BlockingIOError:
-                continue
-            message = await sized(len(data), read_answer, data, question, identity)
-            if message is not None:
-                return data, message
+            made.send(query(question, identity, edns=edns))
+            with anyio.move_on_after(again):
+                return await _receive(made, question, identity)
+
+
+async def _receive(
+    made: socket.socket, question: Question, identity: int
+) -> tuple[bytes, Message]:
+    while True:
+        await anyio.wait_readable(made)
+        try:
+            data = made.recv(_LARGEST)
+        except BlockingIOError:
+            continue
+        message = await sized(len(data), read_answer, data, question, identity)
+        if message is not None:
+            return data, message
 
 
 async def _ask_tcp(
@@ -102,13 +134,6 @@ async def _ask_tcp(
     if message is None:
         raise NoAnswer("it is no answer to the question")
     return data, message
-
-
-async def sized(size: int, work: Callable[[*Args], T], *args: *Args) -> T:
-    """Work on a message, in a thread if it is large, so that the loop is not late."""
-    if size < LARGE:
-        return work(*args)
-    return await anyio.to_thread.run_sync(work, *args)
 
 
 async def receive_exactly(made: socket.socket, size: int) -> bytes:

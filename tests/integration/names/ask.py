@@ -102,7 +102,8 @@ class NameServer(Closing):
         family = socket.AF_INET6 if ":" in self.address else socket.AF_INET
         made = socket.socket(family, kind)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind((self.address, 53))
+        # with its scope, if it has one
+        made.bind(socket.getaddrinfo(self.address, 53, type=kind)[0][4])
         return made
 
     def close(self) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from ipaddress import ip_interface
 from pathlib import Path
 
 import anyio
@@ -12,6 +13,7 @@ import dns.rcode
 import pytest
 
 import cnm
+from cnm.linux import NetlinkSocket, add_address, get_link, parse_link
 
 from ..lab import Namespace
 from .ask import NameServer, ask, resolve
@@ -129,6 +131,38 @@ async def test_the_hosts_name_servers_may_change(
         with anyio.fail_after(5):
             while await resolve(box, "known.example") != ["192.0.2.80"]:
                 await anyio.sleep(0.1)
+
+
+async def test_what_former_servers_said_is_forgotten(
+    host_file: Path, upstream: NameServer, controller: cnm.Controller
+) -> None:
+    front = await controller.create_network("front", subnets=["10.9.0.0/24"])
+    box = await controller.create_sandbox("box")
+    await front.connect(box)
+    assert await resolve(box, "known.example") == ["192.0.2.80"]
+    records = {("known.example.", "A"): ["192.0.2.81"]}
+    with NameServer(None, "127.0.0.54", records=records), anyio.fail_after(5):
+        host_file.write_text("nameserver 127.0.0.54\n")
+        while await resolve(box, "known.example") != ["192.0.2.81"]:
+            await anyio.sleep(0.1)
+
+
+async def test_a_server_at_a_link_local_address(
+    host_file: Path, controller: cnm.Controller
+) -> None:
+    front = await controller.create_network(
+        "front", subnets=["10.9.0.0/24", "fd00:9::/64"], options={"name": "front0"}
+    )
+    link_local = "fe80::53"
+    host_file.write_text(f"nameserver {link_local}%front0\n")
+    box = await controller.create_sandbox("box")
+    await front.connect(box)
+    with NetlinkSocket() as route:
+        index = parse_link(route.call(get_link(name="front0"))[0]).index
+        route.call(add_address(index, ip_interface(f"{link_local}/64")))
+    with NameServer(None, f"{link_local}%front0"), anyio.fail_after(5):
+        while await resolve(box, "known.example") != ["192.0.2.80"]:
+            await anyio.sleep(0.1)
 
 
 async def test_names_without_a_dot_stay_if_ndots_is_given(
