@@ -59,7 +59,7 @@ class Kept(deque[bytes]):
 
     def __init__(self, wires: Iterable[bytes], truncated: bool) -> None:
         super().__init__(wire[2:] for wire in wires)
-        self.truncated = truncated
+        self.truncated: bool = truncated
 
 
 class Resolver:

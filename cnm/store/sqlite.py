@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -42,7 +43,8 @@ class SQLiteStore(Store):
     def __init__(
         self, path: str | os.PathLike[str], *, timeout: float = TIMEOUT
     ) -> None:
-        if not isinstance(timeout, int | float) or not timeout > 0:
+        known = isinstance(timeout, int | float)
+        if not known or not 0 < timeout <= threading.TIMEOUT_MAX:
             raise InvalidError(
                 f"timeout: expected seconds, more than 0, not {shown(timeout)}"
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from cnm import JSON, MemoryStore, SQLiteStore, StoreConflict, StoreError
+from cnm import JSON, InvalidError, MemoryStore, SQLiteStore, StoreConflict, StoreError
 from cnm.store import Delete, Put, Store
 
 
@@ -66,6 +65,22 @@ async def test_transactions_are_atomic(store: Store) -> None:
     await store.transaction(Delete("b", version=1), Put("c", {}))
     assert [(r.key, r.version) for r in await store.scan("")] == [("a", 2), ("c", 1)]
     await store.transaction()
+
+
+async def test_durable_changes(store: Store) -> None:
+    await store.put("a", {"v": 1}, durable=True)
+    await store.transaction(Put("b", {}, 0, durable=True), Put("c", {}))
+    await store.transaction(Put("b", {}), Delete("c", 1, durable=True))
+    await store.delete("a", durable=True)
+    assert [(r.key, r.version) for r in await store.scan("")] == [("b", 2)]
+    with pytest.raises(StoreConflict, match="b has version 2, not 1"):
+        await store.transaction(Put("b", {}, 1, durable=True))
+
+
+async def test_a_key_twice_in_a_transaction(store: Store) -> None:
+    await store.transaction(Put("a", {"v": 1}), Put("a", {"v": 2}), Delete("b"))
+    await store.transaction(Put("b", {}), Delete("b"), Delete("a"), Put("a", {"v": 3}))
+    assert [(r.key, r.value) for r in await store.scan("")] == [("a", {"v": 3})]
 
 
 async def test_many_at_once(store: Store) -> None:
@@ -124,10 +139,7 @@ async def test_what_is_no_store(tmp_path: Path) -> None:
     assert corrupt.read_bytes() == b"no database" * 500
 
 
-async def test_a_newer_layout(tmp_path: Path) -> None:
-    path = tmp_path / "s.db"
-    connection = sqlite3.connect(path)
-    connection.execute("PRAGMA user_version = 99")
-    connection.close()
-    with pytest.raises(StoreError, match=r"has layout 99; .* up to 1"):
-        await SQLiteStore(path).open()
+@pytest.mark.parametrize("timeout", [0, -1, "soon", float("nan"), float("inf"), None])
+def test_a_timeout_is_a_positive_number(timeout: float) -> None:
+    with pytest.raises(InvalidError, match="timeout: expected seconds, more than 0"):
+        SQLiteStore("s.db", timeout=timeout)
