@@ -29,6 +29,8 @@ SLICE = 0.002
 #: TCP clients of a sandbox, and seconds in which one has to send or to take a message.
 CLIENTS = 16
 TCP_TIMEOUT = 10
+#: Bytes of answers that wait for a TCP client; one more may be as long as it likes.
+TCP_BUFFER = 65536
 #: Seconds for which a socket is left alone that cannot be read.
 PAUSE = 1
 
@@ -212,6 +214,8 @@ class Server:
                 client.close()
                 continue
             client.setblocking(False)
+            # the kernel would keep megabytes for one that does not read its answers
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, TCP_BUFFER)
             served.clients.add(client)
             scope = served.scope()
             self._tasks.start_soon(self._serve_client, served, scope, client)
