@@ -56,6 +56,7 @@ from .events import (
     ControllerEvent,
     ControllerStarted,
     ControllerStopped,
+    DamageFound,
     DriverEvent,
     DriverFailed,
     EndpointCreated,
@@ -72,12 +73,14 @@ from .events import (
     NetworkCreated,
     NetworkDeleted,
     NetworkEvent,
+    NetworkRestored,
     SandboxCreated,
     SandboxDeleted,
     SandboxEvent,
 )
 from .network import Network
 from .plugins import DriverInfo, DriverRegistry
+from .reports import Difference, Restored, RestoreReport
 from .sandbox import Sandbox
 from .service_records import ServiceRecords
 from .store import (
@@ -118,7 +121,9 @@ __all__ = [
     "ControllerEvent",
     "ControllerStarted",
     "ControllerStopped",
+    "DamageFound",
     "Delete",
+    "Difference",
     "DriverError",
     "DriverEvent",
     "DriverFailed",
@@ -162,6 +167,7 @@ __all__ = [
     "NetworkEvent",
     "NetworkInfo",
     "NetworkNotFound",
+    "NetworkRestored",
     "NoAvailableAddress",
     "NoAvailablePool",
     "NoAvailablePort",
@@ -175,6 +181,8 @@ __all__ = [
     "PortRequest",
     "Put",
     "Record",
+    "RestoreReport",
+    "Restored",
     "SQLiteStore",
     "Sandbox",
     "SandboxCreated",

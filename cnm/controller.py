@@ -10,9 +10,8 @@ from typing import Literal, Self, TypeVar, overload
 
 import anyio
 
-from . import creation, diagnosis, garbage, lifecycle
+from . import creation, lifecycle
 from .bus import Subscription
-from .dns import NameStatistics
 from .errors import (
     ForbiddenError,
     InvalidError,
@@ -32,19 +31,17 @@ from .store import Store
 from .types import (
     JSON,
     AddressPool,
-    EndpointInfo,
-    Finding,
     IPAddress,
     IPNetwork,
-    SandboxInfo,
 )
+from .upkeep import Upkeep
 from .validation import shown
 
 E = TypeVar("E", bound=Event)
 _logger = logging.getLogger(__name__)
 
 
-class Controller(anyio.AsyncContextManagerMixin):
+class Controller(Upkeep, anyio.AsyncContextManagerMixin):
     """Manages the networks and sandboxes of one host network.
 
     Use it as an async context manager. With a store that persists, what it has made
@@ -76,6 +73,9 @@ class Controller(anyio.AsyncContextManagerMixin):
     :param accept_fwmark: let in packets that carry a mark, ``"0x1"`` or ``"0x1/0x3"``
     :param dns_cache_size: how many answers of the host's name servers are kept, for as
         long as they say; 0 for none
+    :param on_damage: what is done when somebody removes links, routes or addresses of
+        ours: :meth:`repair`, or only report it with DamageFound. The nftables table is
+        put back in any case
     :raises InvalidError: with everything that is wrong with the parameters
 
     Entering the block raises:
@@ -104,6 +104,7 @@ class Controller(anyio.AsyncContextManagerMixin):
         allow_direct_routing: bool = False,
         accept_fwmark: str | int | None = None,
         dns_cache_size: int = 10_000,
+        on_damage: Literal["repair", "report"] = "repair",
     ) -> None:
         self._settings = check_settings(
             name,
@@ -121,6 +122,7 @@ class Controller(anyio.AsyncContextManagerMixin):
             allow_direct_routing=allow_direct_routing,
             accept_fwmark=accept_fwmark,
             dns_cache_size=dns_cache_size,
+            on_damage=on_damage,
         )
         self._name = self._settings.name
         self._running: Services | None = None
@@ -154,20 +156,6 @@ class Controller(anyio.AsyncContextManagerMixin):
     def name(self) -> str:
         """The controller's name."""
         return self._name
-
-    async def diagnose(self) -> tuple[Finding, ...]:
-        """Look for what keeps traffic from flowing, and say what to do about it.
-
-        It looks at the kernel only, changes nothing, and takes some milliseconds.
-
-        :return: what was found, errors first; nothing if all is well
-        """
-        return await diagnosis.diagnose(self._services)
-
-    @property
-    def name_statistics(self) -> NameStatistics:
-        """What the programs of all sandboxes have asked the resolvers so far."""
-        return self._services.names.statistics
 
     @property
     def networks(self) -> tuple[Network, ...]:
@@ -342,28 +330,6 @@ class Controller(anyio.AsyncContextManagerMixin):
             services.sandboxes.add(created)
         services.bus.publish(SandboxCreated(sandbox=created.info))
         return created
-
-    async def gc(
-        self, live: Iterable[Sandbox | str]
-    ) -> tuple[SandboxInfo | EndpointInfo, ...]:
-        """Remove the sandboxes that nobody needs any more, and all stray endpoints.
-
-        For callers who know which sandboxes are alive, after a crash of their own for
-        instance. An endpoint that is in no sandbox, nor about to join one, is stray.
-        What is created after the call has begun is not touched.
-
-        :param live: the sandboxes to keep: handles, names, ids or unique id prefixes
-        :return: what has been removed
-        :raises SandboxNotFound: if a sandbox to keep does not exist; nothing is removed
-        :raises TeardownError: if something failed on the way; the rest is removed
-        """
-        services = self._services
-        if isinstance(live, str):
-            raise InvalidError(f"live: expected a list, not {shown(live)}")
-        keep = [self.sandbox(it) if isinstance(it, str) else it for it in live]
-        for sandbox in keep:
-            services.require_sandbox(sandbox)
-        return await garbage.collect(services, keep)
 
     @overload
     def subscribe(

@@ -32,7 +32,7 @@ from .records import (
 from .requests import EndpointRequest, NetworkRequest, SandboxRequest, SubnetRequest
 from .rollback import Rollback
 from .services import Services
-from .store import Put
+from .store import Delete, Put
 from .types import (
     EndpointInfo,
     EndpointState,
@@ -104,31 +104,39 @@ async def create_network(
     needs = await services.answer(
         driver, NetworkRequested(network=asked), Requirements, NoneType
     )
+    needs = needs or Requirements()
     async with Rollback() as rollback:
-        rollback.push_sync(services.reaper.want, singly=True)
         around = await services.surroundings()
         data = await allocation.request_network(
-            ipam, info.id, request, needs or Requirements(), around, rollback
+            ipam, info.id, request, needs, around, rollback
         )
-        info = replace(info, ipam_data=data)
+        info = replace(info, ipam_data=data, driver_state=frozen(needs.state))
+        info, state = await _tell_network_created(services, driver, info)
+    services.routes.disregard(*state.links)
+    return driver, info, state
+
+
+async def _tell_network_created(
+    services: Services, driver: Driver, info: NetworkInfo
+) -> tuple[NetworkInfo, NetworkState]:
+    """Have the driver and the store know a network that has its subnets."""
+    intent = {"network": network_record(info, NetworkState())}
+    journal = services.journal
+    async with journal.operation("network.create", info.id, intent) as operation:
+        operation.push_sync(services.reaper.want, singly=True)
+        operation.push(services.admit)
         created = NetworkCreated(network=info)
-        deleted = NetworkDeleted(network=info)
+        undo = partial(services.handle, driver, NetworkDeleted(network=info))
         state = await services.answer(
-            driver,
-            created,
-            NetworkState,
-            NoneType,
-            undo=partial(services.handle, driver, deleted),
+            driver, created, NetworkState, NoneType, undo=undo
         )
         state = state or NetworkState()
         info = replace(info, driver_state=frozen(state.state))
-        rollback.push(services.handle, driver, NetworkDeleted(network=info))
-        record = network_record(info, state)
-        await services.store.transaction(Put(NETWORK + info.id, record, durable=True))
-        rollback.push(services.admit)
+        operation.push(services.handle, driver, NetworkDeleted(network=info))
         await services.admit()
-    services.routes.disregard(*state.links)
-    return driver, info, state
+        record = network_record(info, state)
+        await operation.commit(Put(NETWORK + info.id, record, durable=True))
+    return info, state
 
 
 async def create_configuration(
@@ -138,7 +146,7 @@ async def create_configuration(
     info = replace(_info(request), ipam_data=_asked(request))
     state = NetworkState()
     record = network_record(info, state)
-    await services.store.transaction(Put(NETWORK + info.id, record, durable=True))
+    await services.journal.write(Put(NETWORK + info.id, record, durable=True))
     return None, info, state
 
 
@@ -200,14 +208,17 @@ async def create_sandbox(services: Services, request: SandboxRequest) -> Sandbox
         since = 0
         if request.bound_to:
             since = await _bind(services, info)
-            rollback.push(_untie, services, identity)
-        make = interfaces.make_sandbox
-        rollback.push(services.kernel.run, interfaces.drop_files, situation.directory)
-        await services.kernel.run(make, key, request.netns, files.run)
-        if all(other.key != key for other in services.sandboxes):
-            rollback.push(services.kernel.run, interfaces.drop_namespace, key)
+            rollback.push_sync(services.lifelines.untie, identity)
         record = sandbox_record(info, request, since)
-        await services.store.transaction(Put(SANDBOX + identity, record))
+        intent = {"sandbox": record}
+        journal = services.journal
+        async with journal.operation("sandbox.create", identity, intent) as operation:
+            run, directory = services.kernel.run, situation.directory
+            operation.push(run, interfaces.drop_files, directory)
+            await run(interfaces.make_sandbox, key, request.netns, files.run)
+            if all(other.key != key for other in services.sandboxes):
+                operation.push(run, interfaces.drop_namespace, key)
+            await operation.commit(Put(SANDBOX + identity, record))
     services.names.adopt(files)
     return info
 
@@ -222,10 +233,6 @@ async def _bind(services: Services, info: SandboxInfo) -> int:
         ) from exc
     services.lifelines.tie(info.id, descriptor)
     return process.started
-
-
-async def _untie(services: Services, identity: str) -> None:
-    services.lifelines.untie(identity)
 
 
 async def create_endpoint(
@@ -265,21 +272,22 @@ async def _tell_created(
     services: Services, driver: Driver, info: EndpointInfo
 ) -> EndpointInfo:
     """Have the driver and the store know an endpoint that has its addresses."""
-    async with Rollback() as rollback:
+    intent = {"endpoint": endpoint_record(info, None)}
+    journal = services.journal
+    async with journal.operation("endpoint.create", info.id, intent) as operation:
         event = EndpointCreated(endpoint=info)
         undo = partial(services.handle, driver, EndpointDeleted(endpoint=info))
         state = await services.answer(driver, event, EndpointState, NoneType, undo=undo)
-        rollback.push(undo)
+        operation.push(undo)
         if state is not None:
             if info.mac and state.mac not in ("", info.mac):
                 reason = f"changed the MAC address to {state.mac!r}"
                 raise DriverError(driver.name, event.name, reason)
             mac = state.mac or info.mac
             info = replace(info, mac=mac, driver_state=frozen(state.state))
-        record = endpoint_record(info, None)
-        await services.store.transaction(Put(ENDPOINT + info.id, record))
+        await operation.commit(Put(ENDPOINT + info.id, endpoint_record(info, None)))
         network = services.networks.get(info.network.id)
         if network is None or network.deleting:  # by force, meanwhile
-            await services.store.delete(ENDPOINT + info.id)
+            await services.journal.write(Delete(ENDPOINT + info.id))
             raise NetworkNotFound(info.network.name)
     return info

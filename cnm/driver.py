@@ -27,6 +27,7 @@ from .events import (
     Event,
     JoinInfo,
     LeaveInfo,
+    NetworkChecked,
     NetworkCreated,
     NetworkDeleted,
     NetworkRequested,
@@ -42,6 +43,7 @@ from .hookspecs import (
     hookimpl,
 )
 from .options import Option, parse_options
+from .reports import Difference
 from .rollback import Rollback
 from .types import (
     JSON,
@@ -74,6 +76,7 @@ __all__ = [
     "CNMError",
     "Capability",
     "ConflictError",
+    "Difference",
     "DriverLoaded",
     "EndpointCreated",
     "EndpointDeleted",
@@ -97,6 +100,7 @@ __all__ = [
     "KernelError",
     "LeaveInfo",
     "NetlinkError",
+    "NetworkChecked",
     "NetworkCreated",
     "NetworkDeleted",
     "NetworkDriver",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import TYPE_CHECKING
@@ -30,7 +31,7 @@ from .records import ENDPOINT, Attachment
 from .requests import port_requests, with_more, without
 from .services import Services
 from .store import Delete
-from .types import JSON, EndpointInfo, PortBinding, PortRequest
+from .types import JSON, EndpointInfo, NetworkInfo, PortBinding, PortRequest
 
 if TYPE_CHECKING:
     from .network import Network
@@ -110,6 +111,11 @@ class Endpoint:
         return self._attachment.interface if self._attachment else ""
 
     @property
+    def order(self) -> int:
+        """Position of the joining among those of the controller; 0 if not joined."""
+        return self._attachment.order if self._attachment else 0
+
+    @property
     def address(self) -> IPv4Interface | None:
         """The IPv4 address with its prefix length, or None."""
         return self._info.address
@@ -174,6 +180,7 @@ class Endpoint:
         self._services.require_sandbox(sandbox)
         async with self.lock, sandbox.lock:
             self._require()
+            self._network.require()
             sandbox.require()
             if self._attachment is not None:
                 raise ActiveSandboxError(
@@ -186,6 +193,10 @@ class Endpoint:
         """Note how the endpoint has been joined."""
         self._attachment = attachment
         self.leaving = False
+
+    def renew(self, network: NetworkInfo) -> None:
+        """Note that its network is not what it was."""
+        self._info = replace(self._info, network=network)
 
     @property
     def candidate(self) -> Candidate:
@@ -326,21 +337,27 @@ class Endpoint:
                     f"endpoint with name {self.name!r} id {self.id[:12]} has active "
                     "containers"
                 )
-            failures: list[Exception] = []
             with anyio.CancelScope(shield=True):
-                if self._attachment is not None:
-                    try:
-                        await self._leave()
-                    except Exception as exc:
-                        failures.append(exc)
-                        self._abandon()
-                failures += await leaving.forget(
-                    self._services, self._driver, self._info, force=force
-                )
-                await self._services.store.transaction(Delete(ENDPOINT + self.id))
+                failures = await self._remove(force=force)
                 self.removed()
         if failures:
             raise TeardownError(f"removing endpoint {self.name!r}", failures)
+
+    async def _remove(self, *, force: bool) -> list[Exception]:
+        failures: list[Exception] = []
+        services = self._services
+        async with services.journal.operation("endpoint.delete", self.id) as operation:
+            if self._attachment is not None:
+                try:
+                    await self._leave()
+                except Exception as exc:
+                    failures.append(exc)
+                    self._abandon()
+            failures += await leaving.forget(
+                services, self._driver, self._info, force=force
+            )
+            await operation.finish(Delete(ENDPOINT + self.id))
+        return failures
 
     def _abandon(self) -> None:
         """Forget a sandbox that could not be left in order."""

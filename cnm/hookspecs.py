@@ -29,6 +29,7 @@ from .events import (
     Event,
     JoinInfo,
     LeaveInfo,
+    NetworkChecked,
     NetworkCreated,
     NetworkDeleted,
     NetworkRequested,
@@ -37,6 +38,7 @@ from .events import (
     PoolReleased,
     PoolRequested,
 )
+from .reports import Difference
 from .types import (
     JSON,
     Address,
@@ -96,8 +98,20 @@ class NetworkDriver:
 
     @hookspec
     async def cnm_network_restored(self, event: NetworkRestored) -> NetworkState | None:
-        """Take the network up again after a restart; build what is no longer there."""
+        """Take the network up again; build what is not there, mend what is damaged.
+
+        It comes after a restart, and in a repair while endpoints are joined. Of their
+        interfaces only what is outside of the sandboxes is the driver's concern; one
+        that is gone is made again by ``endpoint.left`` and ``endpoint.joined``.
+        """
         return None
+
+    @hookspec
+    async def cnm_network_checked(
+        self, event: NetworkChecked
+    ) -> tuple[Difference, ...]:
+        """Tell what the kernel lacks of what was built for the network."""
+        return ()
 
     @hookspec
     async def cnm_endpoint_created(

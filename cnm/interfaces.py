@@ -67,6 +67,7 @@ class Interface:
 
     :ivar addresses: what it is given, link-local addresses included
     :ivar sysctls: ``net.X.Y.IFNAME.Z`` to value
+    :ivar mark: alias by which it is known to be ours
     """
 
     name: str
@@ -75,6 +76,7 @@ class Interface:
     mac: str = ""
     sysctls: Mapping[str, str]
     routes: tuple[Route, ...] = ()
+    mark: str = ""
 
     @property
     def has_ipv6(self) -> bool:
@@ -136,7 +138,10 @@ def _configure(
     interface: Interface,
     defaults: Sequence[DefaultRoute],
 ) -> None:
-    requests = [*_addresses(index, interface), set_link(index, up=True)]
+    requests = [
+        *_addresses(index, interface),
+        set_link(index, up=True, alias=interface.mark),
+    ]
     requests += [
         add_route(static.destination, via=static.via, index=index)
         for static in interface.routes
@@ -198,6 +203,26 @@ def _disable_ipv6(own: str) -> None:
     except KernelError as exc:
         if exc.errno != errno.ENOENT:  # a kernel without IPv6 has nothing to disable
             raise
+
+
+def reconfigure(
+    sockets: Sockets,
+    key: str,
+    index: int,
+    *,
+    mac: str,
+    addresses: Sequence[IPInterface],
+) -> None:
+    """Plan: give an interface again what somebody has taken from it."""
+    interface = Interface(
+        name="", index=index, addresses=tuple(addresses), mac=mac, sysctls={}
+    )
+    with sockets.sandbox(key) as sandbox:
+        try:
+            sandbox.route.call(*_addresses(index, interface), set_link(index, up=True))
+        except NetlinkError as exc:
+            if any(each.errno != errno.EEXIST for each in (exc, *exc.others)):
+                raise
 
 
 def reroute(sockets: Sockets, key: str, defaults: Sequence[DefaultRoute]) -> None:
@@ -327,6 +352,24 @@ def visit(sockets: Sockets, key: str, work: Visit) -> None:
 def drop_files(sockets: Sockets, directory: str) -> None:
     """Plan: remove a sandbox's files."""
     shutil.rmtree(directory, ignore_errors=True)
+
+
+def is_there(key: str) -> bool:
+    """Tell whether a path leads to a network namespace. Blocks."""
+    try:
+        os.close(namespaces.open_namespace(key))
+    except KernelError:
+        return False
+    return True
+
+
+def remove_marked(sockets: Sockets, key: str, mark: str) -> None:
+    """Plan: take the interfaces out of a sandbox that carry a mark."""
+    with sockets.sandbox(key) as sandbox:
+        for message in sandbox.route.dump(dump_links()):
+            link = parse_link(message)
+            if link.alias == mark:
+                _bury(sandbox.route, link.index)
 
 
 def drop_namespace(sockets: Sockets, key: str) -> None:

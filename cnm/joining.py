@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import anyio
+
 from . import leaving, publishing
+from .errors import CNMError
 from .events import EndpointJoined, JoinInfo
 from .gateways import Candidate
 from .interfaces import Interface, place
@@ -21,6 +25,8 @@ from .types import EndpointInfo, IPInterface
 if TYPE_CHECKING:
     from .endpoint import Endpoint
     from .sandbox import Sandbox
+
+_logger = logging.getLogger(__name__)
 
 
 def candidate_of(info: EndpointInfo, attachment: Attachment | None) -> Candidate:
@@ -45,25 +51,27 @@ async def join(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> None
         info.interface_name, endpoint.network.interface_prefix
     )
     joined = EndpointJoined(endpoint=info, sandbox=sandbox.info, interface=name)
-    async with Rollback() as rollback:
+    intent = {"sandbox": sandbox.id, "interface": name}
+    journal = services.journal
+    async with journal.operation("endpoint.join", info.id, intent) as operation:
         undo = partial(_undo, services, endpoint, joined)
         answer = await services.answer(endpoint.handler, joined, JoinInfo, undo=undo)
-        rollback.push(undo)
+        operation.push(undo)
         attachment = await _attach(services, sandbox, info, name, answer)
-        rollback.push(
+        operation.push(
             leaving.take_out,
             *(services, sandbox, attachment.index, None, endpoint),
         )
-        rollback.push(sandbox.reroute)
+        operation.push(sandbox.reroute)
         candidate = candidate_of(info, attachment)
         mine = Member(endpoint=endpoint, info=info, candidate=candidate)
         changes = await publishing.settle(
-            services, sandbox.info, [*sandbox.members(), mine], rollback
+            services, sandbox.info, [*sandbox.members(), mine], operation
         )
         info = next((it.info for it in changes if it.endpoint is endpoint), info)
         others = [it.record() for it in changes if it.endpoint is not endpoint]
         record = endpoint_record(info, attachment)
-        await services.store.transaction(Put(ENDPOINT + info.id, record), *others)
+        await operation.commit(Put(ENDPOINT + info.id, record), *others)
         endpoint.attached(attachment)
         sandbox.attach(endpoint)
         services.names.enter(sandbox.info, info)
@@ -71,6 +79,75 @@ async def join(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> None
     for change in changes:
         change.endpoint.note(change)
     services.announce(info, answer)
+
+
+async def rejoin(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> None:
+    """Make the interface of a joined endpoint again, which is gone from its sandbox.
+
+    The caller has the locks of both. If it fails, the endpoint is not joined any more.
+    """
+    before = endpoint.attachment
+    if before is None:
+        return
+    info, name = endpoint.info, before.interface
+    joined = EndpointJoined(endpoint=info, sandbox=sandbox.info, interface=name)
+    await _undo(services, endpoint, joined)
+    sandbox.detach(endpoint)
+    try:
+        async with Rollback() as rollback:
+            undo = partial(_undo, services, endpoint, joined)
+            answer = await services.answer(
+                endpoint.handler, joined, JoinInfo, undo=undo
+            )
+            rollback.push(undo)
+            order = before.order
+            attachment = await _attach(services, sandbox, info, name, answer, order)
+            record = endpoint_record(info, attachment)
+            await services.journal.write(Put(ENDPOINT + info.id, record))
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await _forget(services, endpoint, sandbox)
+            await sandbox.reroute()
+        raise
+    endpoint.attached(attachment)
+    sandbox.attach(endpoint)
+    services.names.enter(sandbox.info, info)
+    services.announce(info, answer)
+
+
+async def abandon(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> None:
+    """Have an endpoint leave a sandbox whose namespace is gone."""
+    joined = EndpointJoined(
+        endpoint=endpoint.info, sandbox=sandbox.info, interface=endpoint.interface
+    )
+    try:
+        await _undo(services, endpoint, joined)
+    except CNMError:
+        _logger.exception("what endpoint %r has left may remain", endpoint.name)
+    with anyio.CancelScope(shield=True):
+        sandbox.detach(endpoint)
+        await _forget(services, endpoint, sandbox)
+
+
+async def _forget(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> None:
+    """Forget that an endpoint was joined, which its sandbox does not have any more."""
+    services.names.leave(endpoint.info)
+    async with Rollback() as rollback:
+        changes = await publishing.settle(
+            services,
+            sandbox.info,
+            [*sandbox.members(), Member(endpoint=endpoint, info=endpoint.info)],
+            rollback,
+            tolerant=True,
+        )
+    record = endpoint_record(replace(endpoint.info, ports=()), None)
+    others = [it.record() for it in changes if it.endpoint is not endpoint]
+    await services.journal.write_or_postpone(
+        Put(ENDPOINT + endpoint.id, record), *others
+    )
+    for change in changes:
+        change.endpoint.note(change)
+    endpoint.detached()
 
 
 async def _undo(services: Services, endpoint: Endpoint, joined: EndpointJoined) -> None:
@@ -82,20 +159,27 @@ async def _undo(services: Services, endpoint: Endpoint, joined: EndpointJoined) 
 
 
 async def _attach(
-    services: Services, sandbox: Sandbox, info: EndpointInfo, name: str, join: JoinInfo
+    services: Services,
+    sandbox: Sandbox,
+    info: EndpointInfo,
+    name: str,
+    join: JoinInfo,
+    order: int = 0,
 ) -> Attachment:
     """Make an endpoint's interface in a sandbox, and configure it.
 
     :param name: name of the interface
     :param join: the driver's part
+    :param order: position of the joining, 0 for a new one
     """
     interface = Interface(
         name=name,
         index=choose_index(),
-        addresses=_addresses(info),
+        addresses=addresses(info),
         mac=info.mac,
         sysctls=info.sysctls,
         routes=join.routes,
+        mark=f"{services.mark}:{info.id}",
     )
     candidate = replace(
         candidate_of(info, None),
@@ -115,7 +199,7 @@ async def _attach(
         sandbox=sandbox.id,
         interface=name,
         index=index,
-        order=services.next_order(),
+        order=order or services.next_order(),
         gateway=candidate.gateway,
         gateway6=candidate.gateway6,
         connected4=candidate.connected4,
@@ -123,6 +207,7 @@ async def _attach(
     )
 
 
-def _addresses(info: EndpointInfo) -> tuple[IPInterface, ...]:
+def addresses(info: EndpointInfo) -> tuple[IPInterface, ...]:
+    """Return all addresses of an endpoint's interface."""
     own = (info.address, info.address6, *info.link_local)
     return tuple(address for address in own if address is not None)

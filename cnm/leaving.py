@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from . import allocation, interfaces, publishing
 from .dns import undo_redirection
+from .errors import EndpointNotFound
 from .events import (
     EndpointDeleted,
     EndpointLeft,
@@ -16,16 +17,18 @@ from .events import (
     NetworkDeleted,
     SandboxDeleted,
 )
+from .journal import Operation
 from .plugins import Driver
 from .publishing import Change
-from .records import ENDPOINT, SANDBOX, Attachment, endpoint_record
+from .records import ENDPOINT, NETWORK, SANDBOX, Attachment, endpoint_record
 from .rollback import Rollback
 from .services import Services
 from .store import Delete, Put
-from .types import EndpointInfo, NetworkInfo, SandboxInfo
+from .types import JSON, EndpointInfo, NetworkInfo, SandboxInfo
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
+    from .network import Network
     from .sandbox import Sandbox
 
 
@@ -36,19 +39,22 @@ async def leave(
 
     Its ports and its default routes move to another endpoint first, if there is one.
     """
-    async with Rollback() as rollback:
-        members = sandbox.members(leaving=endpoint)
-        changes = await publishing.settle(
-            services, sandbox.info, members, rollback, tolerant=True
-        )
-        await sandbox.reroute_without(endpoint)
-        rollback.push(sandbox.reroute)
-        left = await tell_left(services, endpoint, sandbox.info, attachment.interface)
-    services.names.leave(endpoint.info)
-    await take_out(services, sandbox, attachment.index, left, endpoint)
-    record = endpoint_record(replace(endpoint.info, ports=()), None)
-    others = [it.record() for it in changes if it.endpoint is not endpoint]
-    await services.store.transaction(Put(ENDPOINT + endpoint.id, record), *others)
+    async with services.journal.operation("endpoint.leave", endpoint.id) as operation:
+        async with Rollback() as rollback:
+            members = sandbox.members(leaving=endpoint)
+            changes = await publishing.settle(
+                services, sandbox.info, members, rollback, tolerant=True
+            )
+            await sandbox.reroute_without(endpoint)
+            rollback.push(sandbox.reroute)
+            left = await tell_left(
+                services, endpoint, sandbox.info, attachment.interface
+            )
+        services.names.leave(endpoint.info)
+        await take_out(services, sandbox, attachment.index, left, endpoint)
+        record = endpoint_record(replace(endpoint.info, ports=()), None)
+        others = [it.record() for it in changes if it.endpoint is not endpoint]
+        await operation.finish(Put(ENDPOINT + endpoint.id, record), *others)
     for change in changes:
         change.endpoint.note(change)
     endpoint.detached()
@@ -110,12 +116,42 @@ async def forget(
 
 
 async def remove_network(
-    services: Services, driver: Driver, info: NetworkInfo, *, force: bool
+    services: Services, network: Network, *, force: bool
 ) -> list[Exception]:
-    """Have the driver forget a network, and give back its subnets.
+    """Remove a network, and its endpoints if forced; the caller has its lock.
 
     :return: what failed
     """
+    failures: list[Exception] = []
+    identity, intent = network.id, {"force": force}
+    journal = services.journal
+    async with journal.operation("network.delete", identity, intent) as operation:
+        if force:
+            failures += await _remove_endpoints(network)
+        if network.handler is not None:
+            failures += await _dismantle(
+                services, network.handler, network.info, force=force
+            )
+        await operation.finish(Delete(NETWORK + identity, durable=True))
+    return failures
+
+
+async def _remove_endpoints(network: Network) -> list[Exception]:
+    failures: list[Exception] = []
+    for each in network.endpoints:
+        try:
+            await each.delete(force=True)
+        except EndpointNotFound:
+            continue
+        except Exception as exc:
+            failures.append(exc)
+    return failures
+
+
+async def _dismantle(
+    services: Services, driver: Driver, info: NetworkInfo, *, force: bool
+) -> list[Exception]:
+    """Have the driver forget a network, and give back its subnets."""
     failures: list[Exception] = []
     try:
         await services.handle(driver, NetworkDeleted(network=info))
@@ -139,6 +175,15 @@ async def remove(
     :param directory: directory of the sandbox's files
     :return: what failed
     """
+    intent: dict[str, JSON] = {"endpoints": [each.id for each in sandbox.endpoints]}
+    journal = services.journal
+    async with journal.operation("sandbox.delete", sandbox.id, intent) as operation:
+        return await _remove(services, sandbox, directory, operation)
+
+
+async def _remove(
+    services: Services, sandbox: Sandbox, directory: str, operation: Operation
+) -> list[Exception]:
     endpoints = sandbox.endpoints
     failures: list[Exception] = []
     left: list[LeaveInfo | None] = []
@@ -162,7 +207,7 @@ async def remove(
     for endpoint in endpoints:
         failures += await forget(services, endpoint.handler, endpoint.info, force=True)
     keys = [Delete(ENDPOINT + endpoint.id) for endpoint in endpoints]
-    await services.store.transaction(*keys, Delete(SANDBOX + sandbox.id))
+    await operation.finish(*keys, Delete(SANDBOX + sandbox.id))
     for change in withdrawn:
         change.endpoint.note(change)
     for endpoint in endpoints:

@@ -10,14 +10,14 @@ import socket
 import stat
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup, TaskStatus
 
-from . import garbage, naming
+from . import garbage, naming, restore
 from .bus import Bus
 from .directory import Directory
 from .dns import open_names
@@ -34,15 +34,13 @@ from .events import (
     ControllerStarted,
     ControllerStopped,
     Event,
-    FirewallRebuilt,
-    LinkRemoved,
 )
 from .firewall import Firewall, close_forwarding, dismiss, table_name
 from .hookspecs import IPAMDriver, NetworkDriver, Observer
+from .journal import Journal
 from .linux import (
     HostRoutes,
     Kernel,
-    LinkGone,
     Monitor,
     Sockets,
     namespaces,
@@ -55,11 +53,11 @@ from .linux.reaper import Reaper
 from .network import Network
 from .plugins import DriverRegistry
 from .ports import PortMapper, Proxy
-from .restore import restore
 from .sandbox import Sandbox
 from .services import Services
 from .settings import Settings
 from .types import AddressPool
+from .watching import Watcher
 
 _logger = logging.getLogger(__name__)
 
@@ -169,7 +167,11 @@ async def running(settings: Settings) -> AsyncGenerator[Services]:
         services = await start(settings, stack)
         async with anyio.create_task_group() as tasks:
             await start_tasks(services, tasks)
-            services.bus.publish(ControllerStarted(controller=settings.name))
+            started = ControllerStarted(
+                controller=settings.name, report=services.report
+            )
+            for event in (*restore.events(services.report), started):
+                services.bus.publish(event)
             try:
                 yield services
             except anyio.get_cancelled_exc_class():
@@ -248,7 +250,9 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Services:
         proxy=proxy,
         allow_direct_routing=settings.allow_direct_routing,
         manage_forward=settings.manage_forward,
+        repairs=settings.on_damage == "repair",
         store=settings.store,
+        journal=Journal(settings.store),
         bus=Bus(),
         announcer=Announcer(kernel),
         names=names,
@@ -265,7 +269,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Services:
         sandboxes=Directory[Sandbox](SandboxNotFound),
     )
     stack.callback(services.bus.close)
-    await restore(services)
+    services.report = await restore.restore(services)
     return services
 
 
@@ -286,7 +290,9 @@ async def start_tasks(services: Services, tasks: TaskGroup) -> None:
     services.bus.watch(partial(naming.observe, services))
     for job in jobs:
         tasks.start_soon(_guard, job)
-    tasks.start_soon(_guard, partial(_watch, services))
+    watcher = Watcher(services)
+    tasks.start_soon(_guard, watcher.watch)
+    tasks.start_soon(_guard, watcher.mend)
     tasks.start_soon(_guard, partial(garbage.mourn, services))
     if services.proxy is not None:
         tasks.start_soon(_guard, services.proxy.run)
@@ -322,33 +328,6 @@ async def _observe(
                     _logger.exception("observer %r failed on %s", name, event.name)
         except SubscriberTooSlow:
             _logger.exception("observer %r hears no further events", name)
-
-
-async def _watch(services: Services) -> None:
-    """Notice when somebody removes what is ours."""
-    async with aclosing(services.monitor.watch()) as changes:
-        async for change in changes:
-            if isinstance(change, LinkGone):
-                _link_gone(services, change)
-            else:
-                await _mend_firewall(services)
-
-
-async def _mend_firewall(services: Services) -> None:
-    await services.admit()
-    if await services.kernel.run(services.firewall.mend):
-        _logger.warning("somebody removed the nftables table; it is back")
-        services.bus.publish(FirewallRebuilt(controller=services.name))
-
-
-def _link_gone(services: Services, change: LinkGone) -> None:
-    mark, _, identity = change.alias.rpartition(":")
-    if mark != services.mark or not services.has_link(identity):
-        return
-    _logger.warning("somebody removed the link %s", change.name)
-    services.bus.publish(
-        LinkRemoved(controller=services.name, link=change.name, object_id=identity)
-    )
 
 
 async def stop(services: Services) -> list[Exception]:

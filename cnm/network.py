@@ -18,15 +18,20 @@ from .errors import (
     ForbiddenError,
     NetworkNotFound,
     TeardownError,
+    UnavailableError,
 )
-from .events import EndpointCreated, EndpointPublished, NetworkDeleted
+from .events import (
+    EndpointCreated,
+    EndpointPublished,
+    NetworkDeleted,
+)
 from .plugins import Driver
-from .records import NETWORK, network_record
+from .records import NETWORK, frozen, network_record
 from .requests import endpoint_request
 from .rollback import Rollback
 from .service_records import Change, ServiceRecords
 from .services import Services
-from .store import Delete, Put
+from .store import Put
 from .types import (
     JSON,
     IPAddress,
@@ -51,13 +56,16 @@ class Network:
         driver: Driver | None,
         info: NetworkInfo,
         state: NetworkState,
+        *,
+        fault: str = "",
     ) -> None:
         self._services = services
         self._driver = driver
         self._info = info
         self._state = state
+        self._fault = fault
         self._deleting = False
-        self._lock = anyio.Lock(fast_acquire=True)
+        self.lock: anyio.Lock = anyio.Lock(fast_acquire=True)
         self.directory: Directory[Endpoint] = Directory(
             EndpointNotFound, f" in network {info.name}"
         )
@@ -125,6 +133,16 @@ class Network:
     def deleting(self) -> bool:
         """Whether the network is gone or going."""
         return self._deleting
+
+    @property
+    def fault(self) -> str:
+        """Why the network could not be restored, and cannot be used; or ``""``."""
+        return self._fault
+
+    @property
+    def handler(self) -> Driver | None:
+        """The driver; None for a configuration."""
+        return self._driver
 
     @property
     def links(self) -> tuple[int, ...]:
@@ -199,6 +217,7 @@ class Network:
         :raises AddressInUse: if the address belongs to somebody else
         :raises NoAvailableAddress: if all addresses are taken
         :raises NetworkNotFound: if the network has been deleted
+        :raises UnavailableError: if it could not be restored, see :attr:`fault`
         """
         request = endpoint_request(
             name,
@@ -219,7 +238,7 @@ class Network:
             driver=self.driver,
             publishes=self._publishes,
         )
-        self._require()
+        self.require()
         if self._driver is None:
             raise ForbiddenError(
                 f"cannot create endpoint on configuration-only network {self.name!r}"
@@ -296,15 +315,26 @@ class Network:
             await joined.delete(force=True)
 
     async def _serve(self, change: Change) -> None:
-        async with self._lock:
-            self._require()
+        async with self.lock:
+            self.require()
             info = replace(self._info, services=change(self._info.services))
             record = network_record(info, self._state)
-            await self._services.store.transaction(
+            await self._services.journal.write(
                 Put(NETWORK + self.id, record, durable=True)
             )
             self._info = info
             self._services.names.serve(info)
+
+    async def renew(self, state: NetworkState) -> None:
+        """Note what the driver wants remembered now; the caller has the lock."""
+        info = replace(self._info, driver_state=frozen(state.state))
+        record = network_record(info, state)
+        await self._services.journal.write(Put(NETWORK + self.id, record, durable=True))
+        self._services.routes.regard(*self._state.links)
+        self._services.routes.disregard(*state.links)
+        self._info, self._state = info, state
+        for endpoint in self.endpoints:
+            endpoint.renew(info)
 
     async def delete(self, *, force: bool = False) -> None:
         """Remove the network.
@@ -319,21 +349,15 @@ class Network:
         :raises DriverError: if the driver fails; the network is still there then
         :raises TeardownError: if something failed on the way of a forced removal
         """
-        async with self._lock:
+        async with self.lock:
             if self._deleting:
                 return
             self._check_unused(force=force)
             self._deleting = True
-            failures: list[Exception] = []
             try:
                 with anyio.CancelScope(shield=True):
-                    failures += await self._remove_endpoints() if force else []
-                    if self._driver is not None:
-                        failures += await leaving.remove_network(
-                            self._services, self._driver, self._info, force=force
-                        )
-                    await self._services.store.transaction(
-                        Delete(NETWORK + self.id, durable=True)
+                    failures = await leaving.remove_network(
+                        self._services, self, force=force
                     )
             except BaseException:
                 self._deleting = False
@@ -357,17 +381,6 @@ class Network:
             active += [(name, "") for name in self.directory.reserved]
             raise ActiveEndpointsError(self.name, active)
 
-    async def _remove_endpoints(self) -> list[Exception]:
-        failures: list[Exception] = []
-        for each in self.endpoints:
-            try:
-                await each.delete(force=True)
-            except EndpointNotFound:
-                continue
-            except Exception as exc:
-                failures.append(exc)
-        return failures
-
     async def ipam_status(self) -> Mapping[IPNetwork, PoolStatus]:
         """Return how full each subnet is, if the IPAM driver tells."""
         ipam = await self._services.ipam(self._info.ipam)
@@ -377,6 +390,11 @@ class Network:
     def _publishes(self) -> bool:
         return self._driver is None or self._driver.handles(EndpointPublished)
 
-    def _require(self) -> None:
+    def require(self) -> None:
+        """Raise if the network is gone or going, or could not be restored."""
         if self._deleting:
             raise NetworkNotFound(self.name)
+        if self._fault:
+            raise UnavailableError(
+                f"network {self.name!r} could not be restored: {self._fault}"
+            )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from .errors import CNMError, DriverError, PortInUse
 from .events import EndpointPublished, EndpointUnpublished
+from .findings import Findings
 from .gateways import Candidate, elect
 from .records import ENDPOINT, endpoint_record
 from .rollback import Rollback
@@ -55,7 +56,7 @@ class Member:
 
     endpoint: Endpoint
     info: EndpointInfo
-    candidate: Candidate | None
+    candidate: Candidate | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -234,14 +235,23 @@ async def request(
     wanted = [
         replace(it, info=info) if it.endpoint is endpoint else it for it in members
     ]
-    async with Rollback() as rollback:
-        changes = await settle(services, sandbox, wanted, rollback)
+    journal = services.journal
+    async with journal.operation("ports.change", endpoint.id) as operation:
+        changes = await settle(services, sandbox, wanted, operation)
         if all(change.endpoint is not endpoint for change in changes):
             changes += (_change(endpoint, sandbox, endpoint.role, info),)
-        await services.store.transaction(*(change.record() for change in changes))
+        await operation.commit(*(change.record() for change in changes))
     for change in changes:
         change.endpoint.note(change)
     return changes
+
+
+async def again(services: Services, endpoint: Endpoint) -> None:
+    """Publish again what is published, now that the driver has mended the network."""
+    sandbox, role = endpoint.sandbox, endpoint.role
+    if sandbox is not None and role.requests:
+        async with sandbox.lock:
+            await _tell(services, sandbox.info, endpoint, endpoint.info, role)
 
 
 async def withdraw(
@@ -256,30 +266,34 @@ async def withdraw(
 
 
 async def restore(
-    services: Services, sandbox: SandboxInfo, members: Sequence[Member]
+    services: Services,
+    sandbox: SandboxInfo,
+    members: Sequence[Member],
+    findings: Findings,
 ) -> None:
     """Publish again what was published before a restart.
 
-    A port that somebody has taken meanwhile is left out, and logged; it is tried again
-    when the sandbox's ports change.
+    A port that somebody has taken meanwhile is left out, and reported; it is tried
+    again when the sandbox's ports change.
     """
+    wanted = roles(members)
     for member in members:
-        role = roles(members).get(member.info.id, Role())
+        role = wanted.get(member.info.id, Role())
         if not role.requests:
             continue
         endpoint, info = member.endpoint, member.info
         try:
             ports = await _tell(services, sandbox, endpoint, info, role)
         except PortInUse as exc:
-            _logger.warning("not all ports of %r are published: %s", info.name, exc)
+            findings.add(info, "failed", f"not all ports are published: {exc}")
             role = replace(role, requests=_without(role.requests, exc.ports))
             ports = await _tell_or_warn(services, sandbox, endpoint, role)
         except CNMError as exc:
-            _logger.warning("ports of %r are not published: %s", info.name, exc)
+            findings.add(info, "failed", f"its ports are not published: {exc}")
             role, ports = Role(), ()
         change = _change(endpoint, sandbox, role, replace(info, ports=ports))
         if change.gone or change.new:
-            await services.store.transaction(change.record())
+            await services.journal.write(change.record())
         endpoint.note(change)
 
 

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import NoneType
 
-from . import allocation, interfaces, naming, publishing
+from . import allocation, interfaces, interrupted, publishing, repair
+from .absent import AbsentDriver
 from .dns import Preparation
 from .endpoint import Endpoint
 from .errors import CNMError, KernelError
-from .events import AddressRequested, NetworkRestored
+from .events import (
+    AddressRequested,
+    EndpointLeft,
+    Event,
+    NetworkRestored,
+    SandboxDeleted,
+)
+from .findings import Findings
 from .firewall import adopt_forwarding
-from .linux import Sockets, delete_link, dump_links, namespaces, parse_link
+from .linux import Sockets, namespaces
 from .linux.lifelines import find_process
 from .network import Network
+from .plugins import Driver
 from .records import (
     ENDPOINT,
     NETWORK,
@@ -30,34 +40,62 @@ from .records import (
     network_state,
     sandbox_info,
 )
+from .reports import RestoreReport
 from .sandbox import Sandbox
 from .services import Services
-from .store import Put, Record
-from .types import JSON, Address, EndpointInfo, NetworkState, SandboxInfo
+from .store import Delete, Put, Record
+from .sweeping import sweep
+from .types import (
+    JSON,
+    Address,
+    EndpointInfo,
+    NetworkInfo,
+    NetworkState,
+    SandboxInfo,
+)
 
+_TAKEN_UP = ("kept", "remade")
 _logger = logging.getLogger(__name__)
 
 
-async def restore(services: Services) -> None:
-    """Restore networks, sandboxes and endpoints; then sweep what is in no record.
+async def restore(services: Services) -> RestoreReport:
+    """Restore sandboxes, networks and endpoints; then sweep what is in no record.
 
-    The nftables table is rebuilt in one transaction, when everything that belongs into
-    it is known: traffic flows on meanwhile.
+    What lives is left as it is, what is gone is made again if it can be, and what was
+    interrupted is undone or completed. The nftables table is rebuilt in one
+    transaction, when everything that belongs into it is known: traffic flows on
+    meanwhile.
+
+    :raises StoreError: if the store cannot be read
     """
+    began, findings = time.monotonic(), Findings()
     await services.kernel.run(adopt_forwarding, services.firewall)
-    for record in _by_age(await services.store.scan(NETWORK)):
-        await _restore_network(services, record.value)
     for record in _by_age(await services.store.scan(SANDBOX)):
-        await _restore_sandbox(services, record.value)
-    endpoints = await services.store.scan(ENDPOINT)
-    for record in sorted(endpoints, key=_order):
-        await _restore_endpoint(services, record.value)
-    for sandbox in services.sandboxes:
-        await publishing.restore(services, sandbox.info, sandbox.members())
+        await _restore_sandbox(services, record.value, findings)
+    endpoints = sorted(await services.store.scan(ENDPOINT), key=_order)
+    for record in _by_age(await services.store.scan(NETWORK)):
+        mine = [it for it in endpoints if it.value["network"] == record.value["id"]]
+        await _restore_network(services, record.value, mine, findings)
+    for record in endpoints:
+        await _restore_endpoint(services, record.value, findings)
     await _restore_names(services)
+    for sandbox in services.sandboxes:
+        await publishing.restore(services, sandbox.info, sandbox.members(), findings)
+    await interrupted.resolve(services, findings)
+    await repair.remake(services, findings)
     await services.kernel.run(services.firewall.rebuild)
     await services.admit()
-    await services.kernel.run(_sweep, services)
+    await services.kernel.run(sweep, services, findings)
+    return RestoreReport(entries=findings.entries, seconds=time.monotonic() - began)
+
+
+def events(report: RestoreReport) -> Iterator[Event]:
+    """Return what subscribers are to hear of a restoration."""
+    for entry in report.entries:
+        if isinstance(entry.subject, NetworkInfo) and entry.outcome in _TAKEN_UP:
+            yield NetworkRestored(network=entry.subject)
+        elif isinstance(entry.subject, SandboxInfo) and entry.outcome == "dropped":
+            yield SandboxDeleted(sandbox=entry.subject)
 
 
 def _by_age(records: tuple[Record, ...]) -> list[Record]:
@@ -70,39 +108,22 @@ def _order(record: Record) -> tuple[int, str]:
     return attachment.order if attachment else 0, str(record.value["created"])
 
 
-async def _restore_network(services: Services, value: Mapping[str, JSON]) -> None:
-    info, state = network_info(value), network_state(value)
-    if info.config_only:
-        with services.networks.reserve(info.name):
-            services.networks.add(Network(services, None, info, state))
-        return
-    driver = await services.driver(info.driver)
-    ipam = await services.ipam(info.ipam)
-    await allocation.restore_network(ipam, info)
-    answer = await services.answer(
-        driver, NetworkRestored(network=info), NetworkState, NoneType
-    )
-    if answer is not None and answer != state:
-        state = answer
-        info = replace(info, driver_state=frozen(state.state))
-        record = network_record(info, state)
-        await services.store.transaction(Put(NETWORK + info.id, record, durable=True))
-    services.routes.disregard(*state.links)
-    with services.networks.reserve(info.name):
-        services.networks.add(Network(services, driver, info, state))
-        services.names.serve(info)
+# --- sandboxes ------------------------------------------------------------------------
 
 
-async def _restore_sandbox(services: Services, value: Mapping[str, JSON]) -> None:
+async def _restore_sandbox(
+    services: Services, value: Mapping[str, JSON], findings: Findings
+) -> None:
     info, request = sandbox_info(value)
     try:
         os.close(namespaces.open_namespace(info.key))
-    except KernelError:
-        _logger.warning("sandbox %r has lost its namespace: it is dropped", info.name)
-        await services.store.delete(SANDBOX + info.id)
+    except KernelError as exc:
+        findings.lost[info.id] = info
+        findings.add(info, "dropped", f"its namespace is gone: {exc.strerror}")
         return
     with services.sandboxes.reserve(info.name):
         services.sandboxes.add(Sandbox(services, info, request))
+    findings.add(info, "kept")
     if info.bound_to:
         await _bind_again(services, info, int(str(value["bound_since"])))
 
@@ -119,29 +140,141 @@ async def _bind_again(services: Services, info: SandboxInfo, since: int) -> None
         os.close(descriptor)  # another one has got the id
 
 
-async def _restore_endpoint(services: Services, value: Mapping[str, JSON]) -> None:
+# --- networks -------------------------------------------------------------------------
+
+
+async def _restore_network(
+    services: Services,
+    value: Mapping[str, JSON],
+    endpoints: Iterable[Record],
+    findings: Findings,
+) -> None:
+    info, state = network_info(value), network_state(value)
+    driver: Driver | None = None
+    fault = ""
+    if not info.config_only:
+        try:
+            driver = await services.driver(info.driver)
+            ipam = await services.ipam(info.ipam)
+            await allocation.restore_network(ipam, info)
+            joined = _joined(services, info, endpoints)
+            known = state
+            info, state = await _tell_restored(services, driver, info, state, joined)
+            if state.links != known.links:
+                findings.add(info, "remade", "it was gone from the kernel")
+            else:
+                findings.add(info, "kept")
+        except CNMError as exc:
+            fault = str(exc)
+            driver = driver or AbsentDriver(info.driver, fault)
+            findings.add(info, "failed", fault)
+    services.routes.disregard(*state.links)
+    with services.networks.reserve(info.name):
+        services.networks.add(Network(services, driver, info, state, fault=fault))
+        services.names.serve(info)
+
+
+def _joined(
+    services: Services, network: NetworkInfo, endpoints: Iterable[Record]
+) -> tuple[EndpointInfo, ...]:
+    """Return the endpoints of a network that are in sandboxes."""
+    return tuple(
+        endpoint_info(record.value, network)
+        for record in endpoints
+        if (attachment := attachment_of(record.value))
+        and services.sandboxes.get(attachment.sandbox)
+    )
+
+
+async def _tell_restored(
+    services: Services,
+    driver: Driver,
+    info: NetworkInfo,
+    state: NetworkState,
+    joined: tuple[EndpointInfo, ...],
+) -> tuple[NetworkInfo, NetworkState]:
+    event = NetworkRestored(network=info, endpoints=joined)
+    answer = await services.answer(driver, event, NetworkState, NoneType)
+    if answer is None or answer == state:
+        return info, state
+    info = replace(info, driver_state=frozen(answer.state))
+    record = network_record(info, answer)
+    await services.journal.write(Put(NETWORK + info.id, record, durable=True))
+    return info, answer
+
+
+# --- endpoints ------------------------------------------------------------------------
+
+
+async def _restore_endpoint(
+    services: Services, value: Mapping[str, JSON], findings: Findings
+) -> None:
     network = services.networks.get(str(value["network"]))
-    if network is None:
-        _logger.warning(
-            "endpoint %r has lost its network: it is dropped", value["name"]
+    if network is None or network.handler is None:
+        findings.add(
+            f"endpoint {value['name']!r}", "dropped", "it has lost its network"
         )
-        await services.store.delete(ENDPOINT + str(value["id"]))
+        await services.journal.write(Delete(ENDPOINT + str(value["id"])))
         return
-    info = endpoint_info(value, network.info)
-    await _restore_addresses(services, info)
-    attachment = attachment_of(value)
+    info, attachment = endpoint_info(value, network.info), attachment_of(value)
+    problem = network.fault or await _restore_addresses(services, info)
     sandbox = services.sandboxes.get(attachment.sandbox) if attachment else None
     if attachment is not None and sandbox is None:
-        attachment = None
+        left = findings.lost.get(attachment.sandbox)
+        if left is not None and not network.fault:
+            await _tell_left(
+                services, network.handler, info, left, attachment.interface
+            )
+        attachment, info = None, replace(info, ports=())
         record = endpoint_record(info, None)
-        await services.store.transaction(Put(ENDPOINT + info.id, record))
-    driver = await services.driver(network.driver)
-    endpoint = Endpoint(services, network, driver, info, attachment)
+        await services.journal.write(Put(ENDPOINT + info.id, record))
+        findings.add(info, "detached", "its sandbox is gone")
+    elif problem:
+        findings.add(info, "failed", problem)
+    else:
+        findings.add(info, "kept")
+    endpoint = Endpoint(services, network, network.handler, info, attachment)
     with network.directory.reserve(info.name):
         network.directory.add(endpoint)
     if attachment is not None and sandbox is not None:
         services.joins = max(services.joins, attachment.order)
         sandbox.attach(endpoint)
+
+
+async def _tell_left(
+    services: Services,
+    driver: Driver,
+    info: EndpointInfo,
+    sandbox: SandboxInfo,
+    interface: str,
+) -> None:
+    """Have a driver remove what it has made for an endpoint whose sandbox is gone."""
+    event = EndpointLeft(endpoint=info, sandbox=sandbox, interface=interface)
+    try:
+        left = await services.handle(driver, event)
+        if left is not None and left.plan is not None:
+            await services.kernel.run(left.plan)
+    except CNMError:
+        _logger.exception("what endpoint %r has left may remain", info.name)
+
+
+async def _restore_addresses(services: Services, info: EndpointInfo) -> str:
+    """Reserve an endpoint's addresses again; return why that is not possible."""
+    try:
+        ipam = await services.ipam(info.network.ipam)
+        for interface in (info.address, info.address6):
+            for data in info.network.ipam_data if interface else ():
+                if interface is not None and interface.ip in data.subnet:
+                    request = AddressRequested(
+                        pool_id=data.pool_id, owner=info.id, address=interface.ip
+                    )
+                    await ipam.demand(request, Address)
+    except CNMError as exc:
+        return str(exc)
+    return ""
+
+
+# --- names ----------------------------------------------------------------------------
 
 
 async def _restore_names(services: Services) -> None:
@@ -162,41 +295,3 @@ def _prepare_names(sockets: Sockets, prepared: Iterable[Preparation]) -> None:
             interfaces.visit(sockets, sandbox.key, each.run)
         except (OSError, CNMError):
             _logger.exception("sandbox %r has no resolver", sandbox.name)
-
-
-async def _restore_addresses(services: Services, info: EndpointInfo) -> None:
-    ipam = await services.ipam(info.network.ipam)
-    for interface in (info.address, info.address6):
-        if interface is None:
-            continue
-        for data in info.network.ipam_data:
-            if interface.ip in data.subnet:
-                request = AddressRequested(
-                    pool_id=data.pool_id, owner=info.id, address=interface.ip
-                )
-                await ipam.demand(request, Address)
-
-
-def _sweep(sockets: Sockets, services: Services) -> None:
-    """Plan: remove what carries our mark and belongs to nothing that we know."""
-    known = {sandbox.key for sandbox in services.sandboxes}
-    directory = f"{services.run_dir}/netns"
-    for name in os.listdir(directory):
-        key = f"{directory}/{name}"
-        if key not in known:
-            _logger.warning("removing the namespace %s, which no sandbox has", key)
-            sockets.remove(key)
-    mine = {naming.directory(services, it.info) for it in services.sandboxes}
-    for name in os.listdir(f"{services.run_dir}/files"):
-        if (directory := f"{services.run_dir}/files/{name}") not in mine:
-            interfaces.drop_files(sockets, directory)
-    for message in sockets.route.dump(dump_links()):
-        link = parse_link(message)
-        mark, _, identity = link.alias.rpartition(":")
-        if mark == services.mark and not services.has_link(identity):
-            _logger.warning("removing the link %s, which nothing has", link.name)
-            try:
-                sockets.route.call(delete_link(link.index))
-            except CNMError as exc:
-                # it may go with a namespace that has just been removed
-                _logger.debug("%s", exc)

@@ -20,10 +20,12 @@ class Rollback:
     logged and noted on the exception that is on its way; the others run all the same.
 
     :param timeout: seconds that each undo step may take
+    :ivar failed: whether an undo step has failed
     """
 
     def __init__(self, *, timeout: float = 30) -> None:
         self._timeout = timeout
+        self.failed: bool = False
         self._steps: list[tuple[str, Callable[[], Awaitable[object]]]] = []
 
     def push(
@@ -64,8 +66,10 @@ class Rollback:
                 try:
                     await undo()
                 except Exception as error:
+                    self.failed = True
                     _logger.exception("undo step %s failed", name)
                     exc.add_note(f"while rolling back, {name} failed: {error!r}")
             if scope.cancelled_caught:
+                self.failed = True
                 _logger.error("undo step %s timed out", name)
                 exc.add_note(f"while rolling back, {name} timed out")

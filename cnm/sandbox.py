@@ -255,6 +255,8 @@ class Sandbox:
     def attach(self, endpoint: Endpoint) -> None:
         """Note that an endpoint has joined."""
         self._endpoints[endpoint.id] = endpoint
+        by_order = sorted(self._endpoints.items(), key=lambda it: it[1].order)
+        self._endpoints = dict(by_order)
         self._services.names.show(self.situation())
 
     def detach(self, endpoint: Endpoint) -> None:

@@ -14,12 +14,14 @@ from .dns import Names, name_servers
 from .errors import DriverError, InvalidError, SandboxNotFound
 from .events import DriverEvent, DriverFailed, DriverLoaded, JoinInfo
 from .firewall import Firewall, admit
+from .journal import Journal
 from .linux import HostRoutes, Kernel, Monitor, Sockets
 from .linux.announcer import Announcer
 from .linux.forgetter import Forgetter
 from .linux.lifelines import Lifelines
 from .linux.reaper import Reaper
 from .plugins import Driver, DriverRegistry
+from .reports import RestoreReport
 from .rollback import Rollback
 from .store import Store
 from .types import AddressPool, Capability, EndpointInfo, IPNetwork
@@ -40,8 +42,10 @@ class Services:
     :ivar name: the controller's name
     :ivar run_dir: directory of its namespaces and files
     :ivar manage_forward: whether we put rules into the chains of other firewalls
+    :ivar repairs: whether damage that is noticed is mended, rather than reported
     :ivar joins: how many endpoints have been joined so far
     :ivar ephemeral: whether what it makes goes when it stops
+    :ivar report: what was found when the controller started
     """
 
     name: str
@@ -53,7 +57,9 @@ class Services:
     proxy: Proxy | None
     allow_direct_routing: bool
     manage_forward: bool
+    repairs: bool
     store: Store
+    journal: Journal
     bus: Bus
     announcer: Announcer
     names: Names
@@ -70,6 +76,7 @@ class Services:
     sandboxes: Directory[Sandbox]
     capabilities: dict[str, Capability] = field(default_factory=dict)
     joins: int = 0
+    report: RestoreReport = field(default_factory=RestoreReport)
 
     @property
     def mark(self) -> str:

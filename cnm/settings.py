@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _FIREWALLS = ("nftables", "none")
+_POLICIES = ("repair", "report")
 #: Highest packet mark.
 _MARK_HIGH = 0xFFFFFFFF
 
@@ -39,6 +40,7 @@ class Settings:
     allow_direct_routing: bool
     accept_fwmark: tuple[int, int] | None
     dns_cache_size: int
+    on_damage: str
 
 
 def check_settings(
@@ -58,6 +60,7 @@ def check_settings(
     allow_direct_routing: object,
     accept_fwmark: object,
     dns_cache_size: object,
+    on_damage: object,
 ) -> Settings:
     """Check the parameters of a controller.
 
@@ -87,6 +90,7 @@ def check_settings(
         allow_direct_routing=faults.flag("allow_direct_routing", allow_direct_routing),
         accept_fwmark=_given(faults, "accept_fwmark", _fwmark, accept_fwmark),
         dns_cache_size=faults.parse("dns_cache_size", _size, dns_cache_size) or 0,
+        on_damage=faults.parse("on_damage", _policy, on_damage) or "",
     )
     binding6 = settings.host_binding_ipv6
     if binding6 is not None and binding6.version != 6:
@@ -136,6 +140,12 @@ def _path(value: object) -> str:
 def _firewall(value: object) -> str:
     if not isinstance(value, str) or value not in _FIREWALLS:
         raise ValueError(f"expected 'nftables' or 'none', not {shown(value)}")
+    return value
+
+
+def _policy(value: object) -> str:
+    if not isinstance(value, str) or value not in _POLICIES:
+        raise ValueError(f"expected 'repair' or 'report', not {shown(value)}")
     return value
 
 

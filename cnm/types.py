@@ -308,10 +308,13 @@ class Requirements:
 
     :ivar gateway4: whether the IPv4 subnets need a gateway address
     :ivar gateway6: whether the IPv6 subnets need a gateway address
+    :ivar state: what ``network.created`` finds as the network's ``driver_state``, and
+        ``network.deleted`` if the creation is interrupted by the end of the process
     """
 
     gateway4: bool = True
     gateway6: bool = True
+    state: Mapping[str, JSON] = field(default_factory=_empty)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,6 +11,7 @@ from typing import cast
 from cnm.driver import (
     JSON,
     Capability,
+    Difference,
     DriverLoaded,
     EndpointCreated,
     EndpointDeleted,
@@ -24,6 +25,7 @@ from cnm.driver import (
     InvalidError,
     JoinInfo,
     LeaveInfo,
+    NetworkChecked,
     NetworkCreated,
     NetworkDeleted,
     NetworkDriver,
@@ -39,7 +41,7 @@ from cnm.driver import (
 from cnm.firewall import NetworkRules
 from cnm.ports import Publication
 
-from . import bridge
+from . import bridge, upkeep
 from .bridge import Bridge
 from .conflicts import Taken
 from .options import BridgeOptions, bridge_options, gateway
@@ -72,9 +74,13 @@ class BridgeDriver(NetworkDriver):
         options = bridge_options(network)
         isolated4 = options.gateway_mode_ipv4 == "isolated"
         inhibited = options.inhibit_ipv4 and network.internal
+        present = None
+        if options.name:
+            present = await self._kernel.run(bridge.foreign, options.name)
         return Requirements(
             gateway4=not (isolated4 or inhibited),
             gateway6=options.gateway_mode_ipv6 != "isolated",
+            state={} if present is None else {"present": [*present]},
         )
 
     @hookimpl
@@ -103,13 +109,19 @@ class BridgeDriver(NetworkDriver):
         """Remove the bridge, unless it was there before."""
         network = event.network
         options = bridge_options(network)
-        if network.driver_state:
-            await self._kernel.run(
-                bridge.remove,
-                self._firewall,
-                self._bridge(network),
-                self._rules(network, options),
+        if "bridge" in network.driver_state:
+            known = self._bridge(network)
+        else:
+            known = await self._kernel.run(
+                bridge.unfinished,
+                network,
+                options,
+                cast("list[str] | None", network.driver_state.get("present")),
+                f"{self._mark}:{network.id}",
             )
+        await self._kernel.run(
+            bridge.remove, self._firewall, known, self._rules(network, options)
+        )
         self._options.pop(network.id, None)
         self._taken.remove(network, options.bridge(network))
 
@@ -118,17 +130,33 @@ class BridgeDriver(NetworkDriver):
         """Take the bridge up again."""
         network = event.network
         options = bridge_options(network)
+        self._options[network.id] = options
         known = await self._kernel.run(
-            bridge.take_up,
+            upkeep.take_up,
             self._firewall,
             network,
             self._rules(network, options),
             options,
             self._bridge(network),
+            {endpoint.id: self._port(endpoint) for endpoint in event.endpoints},
         )
-        self._options[network.id] = options
         self._taken.add(network, options.bridge(network))
         return _state(known, options)
+
+    @hookimpl
+    async def cnm_network_checked(
+        self, event: NetworkChecked
+    ) -> tuple[Difference, ...]:
+        """Look at the bridge and its ports."""
+        network = event.network
+        return await self._kernel.run(
+            upkeep.check,
+            network,
+            bridge_options(network),
+            self._bridge(network),
+            {endpoint.id: self._port(endpoint) for endpoint in event.endpoints},
+            event.endpoints,
+        )
 
     @hookimpl
     async def cnm_endpoint_created(self, event: EndpointCreated) -> EndpointState:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-import secrets
 from dataclasses import dataclass
 
 from cnm.driver import (
@@ -109,13 +108,13 @@ def build(
     Nothing is left behind if it fails.
     """
     name = options.bridge(network)
-    link = _find(sockets, name)
+    link = find(sockets, name)
     if link is None:
-        bridge = _make(sockets, network, options, Bridge(name=name, mark=mark))
+        bridge = make(sockets, network, options, Bridge(name=name, mark=mark))
     else:
         bridge = _use(sockets, network, options, link, mark)
     try:
-        _forward(sockets, firewall, network, options)
+        forward(sockets, firewall, network, options)
         firewall.update(sockets, add=wanted.elements())
     except BaseException:
         _drop(sockets, bridge)
@@ -123,7 +122,8 @@ def build(
     return bridge
 
 
-def _find(sockets: Sockets, name: str) -> Link | None:
+def find(sockets: Sockets, name: str) -> Link | None:
+    """Return the link of a name, or None."""
     try:
         return parse_link(sockets.route.call(get_link(name=name))[0])
     except NetlinkError as exc:
@@ -132,17 +132,14 @@ def _find(sockets: Sockets, name: str) -> Link | None:
         raise
 
 
-def _make(
+def make(
     sockets: Sockets, network: NetworkInfo, options: BridgeOptions, bridge: Bridge
 ) -> Bridge:
-    index = choose_index()
-    # with an address of its own, a bridge keeps it when ports come and go
-    mac = options.mac or "02:" + secrets.token_bytes(5).hex(":")
-    sockets.route.call(
-        add_bridge(
-            bridge.name, index=index, mac=mac, mtu=options.mtu, group=BRIDGE_GROUP
-        )
-    )
+    """Make a bridge; nothing is left behind if it fails."""
+    # With an address of its own, a bridge keeps it when ports come and go. One that is
+    # made again has the same: the sandboxes remember where their gateway is.
+    mac = options.mac or "02:" + bytes.fromhex(network.id[-10:]).hex(":")
+    index = _add(sockets, bridge, mac, options.mtu)
     try:
         _settle_ipv6(bridge.name, network, options)
         wanted = addresses(network, options)
@@ -163,6 +160,25 @@ def _make(
         sockets.route.call(delete_link(index))
         raise
     return Bridge(name=bridge.name, mark=bridge.mark, index=index, added=tuple(wanted))
+
+
+def _add(sockets: Sockets, bridge: Bridge, mac: str, mtu: int) -> int:
+    """Make a link, with the index that it had before if that is free."""
+
+    def add(index: int) -> int:
+        request = add_bridge(
+            bridge.name, index=index, mac=mac, mtu=mtu, group=BRIDGE_GROUP
+        )
+        sockets.route.call(request)
+        return index
+
+    if bridge.index:
+        try:
+            return add(bridge.index)
+        except NetlinkError as exc:
+            if exc.errno not in (errno.EBUSY, errno.EEXIST):
+                raise
+    return add(choose_index())
 
 
 def _settle_ipv6(name: str, network: NetworkInfo, options: BridgeOptions) -> None:
@@ -190,11 +206,7 @@ def _use(
         raise InvalidError(f"options: existing interface {link.name!r} is not a bridge")
     if link.alias.startswith("cnm:"):
         raise ConflictError(f"bridge {link.name!r} belongs to {link.alias!r}")
-    present = {
-        address.interface
-        for message in sockets.route.dump(dump_addresses(link.index))
-        if (address := parse_address(message)).index == link.index
-    }
+    present = present_addresses(sockets, link.index)
     added = tuple(a for a in addresses(network, options) if a not in present)
     bridge = Bridge(
         name=link.name, mark=mark, index=link.index, made=False, added=added
@@ -210,9 +222,10 @@ def _use(
     return bridge
 
 
-def _forward(
+def forward(
     sockets: Sockets, firewall: Firewall, network: NetworkInfo, options: BridgeOptions
 ) -> None:
+    """Have the host forward what comes from the network and goes to it."""
     if network.internal:
         return
     for version, enabled in ((4, network.ipv4), (6, network.ipv6)):
@@ -220,25 +233,43 @@ def _forward(
             open_forwarding(sockets, firewall, version)
 
 
-def take_up(
+def foreign(sockets: Sockets, name: str) -> list[str] | None:
+    """Plan: return the addresses of a bridge that is there; None if it is not."""
+    link = find(sockets, name)
+    if link is None:
+        return None
+    return sorted(map(str, present_addresses(sockets, link.index)))
+
+
+def unfinished(
     sockets: Sockets,
-    firewall: Firewall,
     network: NetworkInfo,
-    wanted: NetworkRules,
     options: BridgeOptions,
-    known: Bridge,
+    before: list[str] | None,
+    mark: str,
 ) -> Bridge:
-    """Plan: find the bridge of a network after a restart; make it if it is gone."""
-    link = _find(sockets, known.name)
-    if link is None and known.made:
-        known = _make(sockets, network, options, known)
-    elif link is None:
-        raise InvalidError(f"bridge {known.name!r} is not there any more")
-    elif known.made and link.alias != known.mark:
-        raise ConflictError(f"link {known.name!r} belongs to somebody else")
-    _forward(sockets, firewall, network, options)
-    firewall.update(sockets, add=wanted.elements())
-    return known
+    """Plan: return what there may be of a bridge whose making was interrupted.
+
+    :param before: the addresses of a bridge that was there already, or None
+    """
+    name = options.bridge(network)
+    link = find(sockets, name)
+    if link is None or (before is None and link.alias != mark):
+        return Bridge(name=name, mark=mark, made=False)
+    if before is None:
+        return Bridge(name=name, mark=mark, index=link.index)
+    wanted = addresses(network, options)
+    added = tuple(each for each in wanted if str(each) not in before)
+    return Bridge(name=name, mark=mark, index=link.index, made=False, added=added)
+
+
+def present_addresses(sockets: Sockets, index: int) -> frozenset[IPInterface]:
+    """Return the addresses that a link has."""
+    return frozenset(
+        address.interface
+        for message in sockets.route.dump(dump_addresses(index))
+        if (address := parse_address(message)).index == index
+    )
 
 
 def remove(

@@ -19,11 +19,14 @@ class Taken:
         self._blocks: dict[int, list[tuple[int, int, str]]] = {4: [], 6: []}
 
     def add(self, network: NetworkInfo, bridge: str) -> None:
-        """Take the name and the subnets of a network.
+        """Take the name and the subnets of a network; it may have them already.
 
         :raises ForbiddenError: if another network has one of them
         """
-        if other := self._names.get(bridge):
+        other = self._names.get(bridge)
+        if other == network.name:
+            return
+        if other:
             raise _conflict(network, bridge, other, "networks have same bridge name")
         for subnet in network.subnets:
             if other := self._overlapping(subnet):

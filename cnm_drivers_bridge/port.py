@@ -14,6 +14,7 @@ from cnm.driver import (
 from cnm.linux import (
     REAP_GROUP,
     Placement,
+    Request,
     Sockets,
     add_veth,
     choose_index,
@@ -69,6 +70,20 @@ class Port:
                 up=False,
             )
         ]
+        requests += self.settings(index)
+        try:
+            placement.sockets.route.call(*requests)
+        except NetlinkError as exc:
+            if exc.errno != errno.EEXIST or not self._forget(placement.sockets):
+                raise
+            placement.sockets.route.call(*requests)
+
+    def settings(self, index: int, *, master: int | None = None) -> list[Request]:
+        """Return what makes a link the port that it should be.
+
+        :param master: the bridge, if it is no port of it yet
+        """
+        requests = [] if master is None else [set_link(index, master=master)]
         hairpin = _bridges_are_filtered()
         if self.isolated or hairpin:
             # The forward chain does not see what stays on the bridge. What br_netfilter
@@ -82,12 +97,7 @@ class Port:
         requests.append(
             set_link(index, alias=self.mark, address_generation=generation, up=True)
         )
-        try:
-            placement.sockets.route.call(*requests)
-        except NetlinkError as exc:
-            if exc.errno != errno.EEXIST or not self._forget(placement.sockets):
-                raise
-            placement.sockets.route.call(*requests)
+        return requests
 
     def _forget(self, sockets: Sockets) -> bool:
         """Free the name, if a port that was unplugged is still to be reaped."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+from ..reports import Difference, RestoreReport
 from ..types import (
     JSON,
     Capability,
@@ -65,9 +66,26 @@ class NetworkDeleted(NetworkEvent, DriverEvent[None]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NetworkRestored(NetworkEvent, DriverEvent[NetworkState | None]):
-    """A network is back after a restart of the controller."""
+    """A network is back, after a restart of the controller or after a repair.
+
+    :ivar endpoints: those that are in sandboxes
+    """
 
     name: ClassVar[str] = "network.restored"
+    endpoints: tuple[EndpointInfo, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkChecked(NetworkEvent, DriverEvent[tuple[Difference, ...]]):
+    """Somebody asked whether the kernel has of a network what it should have.
+
+    For drivers only. The interfaces in the sandboxes are not their concern.
+
+    :ivar endpoints: those that are in sandboxes
+    """
+
+    name: ClassVar[str] = "network.checked"
+    endpoints: tuple[EndpointInfo, ...] = ()
 
 
 # --- endpoints ------------------------------------------------------------------------
@@ -258,9 +276,12 @@ class ControllerStarted(ControllerEvent):
     """The controller has restored what its store knows, and is ready.
 
     It comes before anybody is able to subscribe; observer plugins hear it.
+
+    :ivar report: what the controller has found
     """
 
     name: ClassVar[str] = "controller.started"
+    report: RestoreReport = field(default_factory=RestoreReport)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -275,6 +296,17 @@ class FirewallRebuilt(ControllerEvent):
     """Somebody removed the controller's nftables table; it is back."""
 
     name: ClassVar[str] = "firewall.rebuilt"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DamageFound(ControllerEvent):
+    """Something of the controller's was changed or removed by somebody.
+
+    :ivar differences: what was wrong, and whether it has been mended
+    """
+
+    name: ClassVar[str] = "damage.found"
+    differences: tuple[Difference, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

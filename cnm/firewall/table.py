@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 from ..errors import ConflictError, NetlinkError
 from ..linux.nftables import Batch, Element, commit, generation, list_tables
 from .administration import keep_administration
+from .completeness import missing
 from .ruleset import BRIDGES, add_ruleset
 
 if TYPE_CHECKING:
@@ -138,6 +139,16 @@ class Firewall:
                 return False
             self._rebuild(sockets, self._elements)
             return True
+
+    def check(self, sockets: NftSockets) -> tuple[str, ...]:
+        """Say what is wrong with the table; nothing if all is as it should be."""
+        with self._lock:
+            if not self._built:
+                return ()
+            if not self.exists(sockets):
+                return ("it is gone",)
+            elements = tuple(self._elements.values())
+            return tuple(missing(sockets.nft, self.table, elements, self._fwmark))
 
     def remove(self, sockets: NftSockets) -> None:
         """Delete the table; no error if it is gone. Later updates are taken down."""

@@ -37,7 +37,7 @@ from .links import (
     set_ipv4_configuration,
     set_link,
 )
-from .monitor import LinkGone, Monitor, Overrun, TableGone
+from .monitor import LinkGone, Monitor, Overrun, RouteGone, TableGone
 from .neighbours import delete_neighbour, set_fdb, set_neighbour
 from .netlink import (
     NETLINK_NETFILTER,
@@ -72,6 +72,7 @@ __all__ = [
     "REAP_GROUP",
     "REAP_SINGLY_GROUP",
     "Request",
+    "RouteGone",
     "SandboxSockets",
     "Sockets",
     "TableGone",

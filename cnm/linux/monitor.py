@@ -22,6 +22,12 @@ from .nftables.batch import (
     NFT_MSG_NEWTABLE,
     NFTA_TABLE_NAME,
 )
+from .routes import (
+    RTM_DELROUTE,
+    RTNLGRP_IPV4_ROUTE,
+    RTNLGRP_IPV6_ROUTE,
+    parse_route,
+)
 from .wire import attributes, text
 
 if TYPE_CHECKING:
@@ -33,6 +39,7 @@ if TYPE_CHECKING:
 # include/uapi/linux/netfilter/nfnetlink.h
 _NFNLGRP_NFTABLES = 7
 _AF_UNSPEC = 0
+_ROUTES = (RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,14 @@ class Overrun:
     """Changes came faster than they were read: look at everything anew."""
 
 
-Change: TypeAlias = LinkGone | TableGone | Overrun
+@dataclass(frozen=True, slots=True)
+class RouteGone:
+    """A route by way of a link has been deleted: it may be down, or lack an address."""
+
+    index: int
+
+
+Change: TypeAlias = LinkGone | RouteGone | TableGone | Overrun
 
 
 class Monitor:
@@ -73,17 +87,19 @@ class Monitor:
             # one file descriptor to wait for, in place of two
             self._ready = stack.enter_context(select.epoll())
             self._sockets: list[NetlinkSocket] = []
-            for protocol, group in (
-                (NETLINK_ROUTE, RTNLGRP_LINK),
-                (NETLINK_NETFILTER, _NFNLGRP_NFTABLES),
+            for protocol, kind, groups in (
+                (NETLINK_ROUTE, RTM_DELLINK, (RTNLGRP_LINK,)),
+                (NETLINK_ROUTE, RTM_DELROUTE, _ROUTES),
+                (NETLINK_NETFILTER, 0, (_NFNLGRP_NFTABLES,)),
             ):
                 try:
                     socket = stack.enter_context(NetlinkSocket(protocol))
                 except MissingFeature:
                     continue  # a kernel without tables does not lose any
-                if protocol == NETLINK_ROUTE:
-                    socket.only(RTM_DELLINK)
-                socket.subscribe(group)
+                if kind:
+                    socket.only(kind)
+                for group in groups:
+                    socket.subscribe(group)
                 self._ready.register(socket, select.EPOLLIN)
                 self._sockets.append(socket)
             self._resources = stack.pop_all()
@@ -130,6 +146,8 @@ class Monitor:
                 if message.body[0] == _AF_UNSPEC:
                     link = parse_link(message)
                     yield LinkGone(link.index, link.name, link.alias)
+            elif message.kind == RTM_DELROUTE:
+                yield RouteGone(parse_route(message).index)
             elif message.kind >= NFNL_SUBSYS_NFTABLES:
                 yield from self._tables(message)
 

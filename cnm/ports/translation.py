@@ -171,7 +171,8 @@ class _Change:
 
     def reach_from_loopback(self, sockets: Sockets, bridge: int) -> None:
         """Have what the host sends from 127.0.0.1 reach sandboxes, if need be."""
-        if bridge and any(map(_is_local, self.came)):
+        # also for those that it has: the bridge may have been made again
+        if bridge and any(map(_is_local, self.new.bindings)):
             sockets.route.call(set_ipv4_configuration(bridge, route_localnet=1))
 
     def outdated(self, known: frozenset[PortBinding] = frozenset()) -> list[Port]:

@@ -205,17 +205,38 @@ async def test_a_failing_store_leaves_nothing() -> None:
         assert not endpoint.joined
         store.failing = False
         await endpoint.join(sandbox)
-        store.failing = True
+        store.failing, store.tolerates_intents = True, False
         with pytest.raises(cnm.StoreError):
             await endpoint.leave()
         with pytest.raises(cnm.StoreError):
             await sandbox.delete()
         with pytest.raises(cnm.StoreError):
             await network.delete(force=True)
+        assert fake.calls[-1] == "endpoint.joined"  # nothing has been begun
         store.failing = False
         await sandbox.delete()  # what was refused can be done again
         await network.delete(force=True)
         assert (controller.networks, controller.sandboxes) == ((), ())
+
+
+async def test_what_is_removed_is_recorded_later() -> None:
+    fake, store = FakeDriver(), FailingStore()
+    async with running(fake, store) as controller:
+        network, sandbox, endpoint = await use(controller)
+        store.failing = True
+        await endpoint.leave()
+        assert not endpoint.joined
+        (intent,) = await store.scan("intent/")
+        assert intent.value["deed"] == "endpoint.leave"
+        with pytest.raises(cnm.StoreError):
+            await endpoint.delete()  # nothing else before it
+        store.failing = False
+        await sandbox.delete()
+        assert await store.scan("intent/") == ()
+        record = await store.get(f"endpoint/{endpoint.id}")
+        assert record is not None
+        assert record.value["attachment"] is None
+        assert network.endpoints == (endpoint,)
 
 
 async def test_failures_of_removal() -> None:

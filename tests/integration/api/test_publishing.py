@@ -18,6 +18,7 @@ from cnm.driver import (
     PortBinding,
     hookimpl,
 )
+from cnm.store import Put
 
 from .fakes import FailingStore, FakeDriver
 
@@ -186,4 +187,5 @@ async def test_subscribers_hear_it_after_it_is_stored() -> None:
         assert gone.bindings == heard.endpoint.ports
         assert new.endpoint.network.name == "two"
         last = store.transactions[-1]
-        assert len(last) == 2, "both endpoints are stored at once"
+        stored = [change for change in last if isinstance(change, Put)]
+        assert len(stored) == 2, "both endpoints are stored at once"

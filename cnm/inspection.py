@@ -1,0 +1,204 @@
+"""Comparing what a controller knows with what the kernel has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from .endpoint import Endpoint
+from .errors import CNMError
+from .events import NetworkChecked
+from .gateways import elect
+from .interfaces import is_there
+from .linux import (
+    LinkAddress,
+    SandboxSockets,
+    Sockets,
+    dump_addresses,
+    dump_links,
+    dump_routes,
+    parse_address,
+    parse_link,
+    parse_route,
+)
+from .network import Network
+from .reports import Difference
+from .sandbox import Sandbox
+from .services import Services
+from .types import EndpointInfo, IPAddress, IPInterface
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Expected:
+    """An interface that a sandbox should have.
+
+    :ivar addresses: its own and its link-local ones
+    :ivar defaults: next hops of the default routes that lead through it, by family
+    """
+
+    info: EndpointInfo
+    interface: str
+    index: int
+    mark: str
+    addresses: tuple[IPInterface, ...]
+    defaults: tuple[tuple[int, IPAddress | None], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Damage:
+    """What is wrong in a sandbox.
+
+    :ivar info: the endpoint whose interface it is about; None for all of the sandbox
+    :ivar gone: whether it is not there at all
+    """
+
+    info: EndpointInfo | None
+    problem: str
+    gone: bool = False
+
+
+def expected(services: Services, sandbox: Sandbox) -> tuple[Expected, ...]:
+    """Return the interfaces that a sandbox should have."""
+    chosen = elect(endpoint.candidate for endpoint in sandbox.endpoints)
+    result = []
+    for endpoint in sandbox.endpoints:
+        attachment = endpoint.attachment
+        if attachment is None or endpoint.network.fault:
+            continue
+        info = endpoint.info
+        own = (info.address, info.address6, *info.link_local)
+        result.append(
+            Expected(
+                info=info,
+                interface=attachment.interface,
+                index=attachment.index,
+                mark=f"{services.mark}:{info.id}",
+                addresses=tuple(address for address in own if address is not None),
+                defaults=tuple(
+                    (version, candidate.next_hop(version))
+                    for version, candidate in chosen.items()
+                    if candidate.endpoint == info.id
+                ),
+            )
+        )
+    return tuple(result)
+
+
+def examine(
+    sockets: Sockets, key: str, interfaces: Sequence[Expected], *, links_only: bool
+) -> tuple[Damage, ...]:
+    """Plan: return what is wrong in a sandbox.
+
+    :param links_only: whether only interfaces are looked for that are gone
+    """
+    if not is_there(key):  # though sockets of ours may still be in it
+        return (Damage(info=None, problem="its namespace is gone", gone=True),)
+    with sockets.sandbox(key) as sandbox:
+        return tuple(_examine(sandbox, interfaces, links_only=links_only))
+
+
+def _examine(
+    sandbox: SandboxSockets, interfaces: Sequence[Expected], *, links_only: bool
+) -> Iterator[Damage]:
+    route = sandbox.route
+    links = {link.index: link for link in map(parse_link, route.dump(dump_links()))}
+    for each in interfaces:
+        link = links.get(each.index)
+        if link is None or link.alias not in ("", each.mark):
+            problem = f"its interface {each.interface} is gone"
+            yield Damage(info=each.info, problem=problem, gone=True)
+        elif links_only:
+            continue
+        elif not link.up:
+            problem = f"its interface {each.interface} is down"
+            yield Damage(info=each.info, problem=problem)
+        else:
+            yield from _configuration(sandbox, each)
+
+
+def _configuration(sandbox: SandboxSockets, each: Expected) -> Iterator[Damage]:
+    present = {
+        address.interface
+        for address in _addresses(sandbox, each.index)
+        if address.index == each.index
+    }
+    for wanted in each.addresses:
+        if wanted not in present:
+            problem = f"its interface {each.interface} lacks {wanted}"
+            yield Damage(info=each.info, problem=problem)
+    for version, via in each.defaults:
+        routes = map(parse_route, sandbox.route.dump(dump_routes(version)))
+        if not any(
+            (route.destination.prefixlen, route.via, route.index)
+            == (0, via, each.index)
+            for route in routes
+        ):
+            problem = f"the IPv{version} default route by {each.interface} is gone"
+            yield Damage(info=each.info, problem=problem)
+
+
+def _addresses(sandbox: SandboxSockets, index: int) -> Iterator[LinkAddress]:
+    return map(parse_address, sandbox.route.dump(dump_addresses(index)))
+
+
+def examine_all(
+    sockets: Sockets,
+    sandboxes: Sequence[tuple[Sandbox, tuple[Expected, ...]]],
+    *,
+    links_only: bool = False,
+) -> list[tuple[Sandbox, Damage]]:
+    """Plan: return what is wrong in several sandboxes."""
+    return [
+        (sandbox, damage)
+        for sandbox, interfaces in sandboxes
+        for damage in examine(sockets, sandbox.key, interfaces, links_only=links_only)
+    ]
+
+
+async def check(services: Services) -> tuple[Difference, ...]:
+    """Return what is not in the kernel as it should be.
+
+    What is being changed meanwhile is passed over.
+    """
+    differences = [
+        Difference(subject=f"table {services.firewall.table}", problem=problem)
+        for problem in await services.kernel.run(services.firewall.check)
+    ]
+    for network in services.networks:
+        differences += await check_network(services, network)
+    idle = [it for it in services.sandboxes if not it.lock.locked()]
+    wanted = [(sandbox, expected(services, sandbox)) for sandbox in idle]
+    for sandbox, damage in await services.kernel.run(examine_all, wanted):
+        if sandbox.lock.locked() or sandbox not in services.sandboxes:
+            continue
+        subject = damage.info or sandbox.info
+        if isinstance(subject, EndpointInfo) and not _is_joined(sandbox, subject):
+            continue
+        differences.append(Difference(subject=subject, problem=damage.problem))
+    return tuple(differences)
+
+
+def _is_joined(sandbox: Sandbox, info: EndpointInfo) -> bool:
+    return any(endpoint.id == info.id for endpoint in sandbox.endpoints)
+
+
+async def check_network(services: Services, network: Network) -> tuple[Difference, ...]:
+    """Return what a network's driver finds wrong with it."""
+    info = network.info
+    if network.fault:
+        return (Difference(subject=info, problem=network.fault),)
+    if network.handler is None or not network.handler.handles(NetworkChecked):
+        return ()
+    event = NetworkChecked(network=info, endpoints=joined(network))
+    try:
+        found = await services.answer(network.handler, event, tuple)
+    except CNMError as exc:
+        problem = f"its driver cannot tell how it is: {exc}"
+        return (Difference(subject=info, problem=problem),)
+    return found
+
+
+def joined(network: Network) -> tuple[EndpointInfo, ...]:
+    """Return the endpoints of a network that are in sandboxes."""
+    idle: tuple[Endpoint, ...] = network.endpoints
+    return tuple(each.info for each in idle if each.joined and not each.leaving)

@@ -1,0 +1,197 @@
+"""Undoing and completing what the end of a process has interrupted.
+
+What was being made is undone: the driver hears the undo event, and what is left in the
+kernel is removed. What was being removed is removed by the ordinary operations, which
+pass over what is gone already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeAlias, cast
+
+from . import interfaces, naming
+from .dns import undo_redirection
+from .endpoint import Endpoint
+from .errors import CNMError
+from .events import EndpointDeleted, EndpointLeft, EndpointUnpublished, NetworkDeleted
+from .findings import Findings
+from .journal import INTENT, Deed
+from .linux import Sockets
+from .records import endpoint_info, network_info, sandbox_info
+from .reports import Outcome, Subject
+from .services import Services
+from .store import Delete
+from .types import JSON, SandboxInfo
+
+Value: TypeAlias = Mapping[str, JSON]
+#: Deals with an intent; returns what it was about, or None if there is nothing to say.
+_Deal: TypeAlias = "Callable[[Services, Value, Findings], Awaitable[Subject | None]]"
+
+
+async def resolve(services: Services, findings: Findings) -> None:
+    """Deal with all intents that are left; one that cannot be dealt with stays."""
+    intents = await services.store.scan(INTENT)
+    by_deed = sorted(intents, key=lambda it: list(_DEALS).index(_deed(it.value)))
+    for record in by_deed:
+        deed = _deed(record.value)
+        outcome, deal = _DEALS[deed]
+        try:
+            subject = await deal(services, record.value, findings)
+        except CNMError as exc:
+            what = f"{deed} of {str(record.value['object'])[:12]}"
+            findings.add(what, "failed", f"it was interrupted: {exc}")
+            continue
+        if subject is not None:
+            findings.add(subject, outcome, f"{deed} was interrupted")
+        await services.journal.write(Delete(record.key))
+
+
+def _deed(value: Value) -> Deed:
+    return cast("Deed", value["deed"])
+
+
+def _endpoint(services: Services, value: Value) -> Endpoint | None:
+    identity = str(value["object"])
+    found = (network.directory.get(identity) for network in services.networks)
+    return next((endpoint for endpoint in found if endpoint is not None), None)
+
+
+async def _undo_network(
+    services: Services, value: Value, findings: Findings
+) -> Subject | None:
+    info = network_info(cast("Value", value["network"]))
+    driver = await services.driver(info.driver)
+    await services.handle(driver, NetworkDeleted(network=info))
+    return info
+
+
+async def _undo_sandbox(
+    services: Services, value: Value, findings: Findings
+) -> Subject | None:
+    info, request = sandbox_info(cast("Value", value["sandbox"]))
+    shared = any(other.key == info.key for other in services.sandboxes)
+    directory = naming.directory(services, info)
+    await services.kernel.run(
+        _drop_sandbox, info, directory, shared, request.netns is not None
+    )
+    return info
+
+
+def _drop_sandbox(
+    sockets: Sockets, info: SandboxInfo, directory: str, shared: bool, adopted: bool
+) -> None:
+    """Plan: remove what there is of a sandbox."""
+    interfaces.drop_files(sockets, directory)
+    if shared:
+        return
+    if adopted and interfaces.is_there(info.key):
+        undo_redirection(sockets, info.key)
+    interfaces.drop_namespace(sockets, info.key)
+
+
+async def _undo_endpoint(
+    services: Services, value: Value, findings: Findings
+) -> Subject | None:
+    record = cast("Value", value["endpoint"])
+    network = services.networks.get(str(record["network"]))
+    if network is None or network.handler is None:
+        return None
+    info = endpoint_info(record, network.info)
+    await services.handle(network.handler, EndpointDeleted(endpoint=info))
+    return info
+
+
+async def _undo_join(
+    services: Services, value: Value, findings: Findings
+) -> Subject | None:
+    endpoint, identity = _endpoint(services, value), str(value["sandbox"])
+    sandbox = services.sandboxes.get(identity)
+    info = sandbox.info if sandbox else findings.lost.get(identity)
+    if endpoint is None or info is None:
+        return None
+    left = await services.handle(
+        endpoint.handler,
+        EndpointLeft(
+            endpoint=endpoint.info, sandbox=info, interface=str(value["interface"])
+        ),
+    )
+    if left is not None and left.plan is not None:
+        await services.kernel.run(left.plan)
+    if sandbox is not None:
+        mark = f"{services.mark}:{endpoint.id}"
+        await services.kernel.run(interfaces.remove_marked, sandbox.key, mark)
+        await sandbox.reroute()
+    return endpoint.info
+
+
+async def _unpublish(
+    services: Services, value: Value, findings: Findings
+) -> Subject | None:
+    """Have nothing published by way of an endpoint that is to publish nothing."""
+    endpoint = _endpoint(services, value)
+    if endpoint is None or endpoint.role.requests or endpoint.sandbox is None:
+        return None
+    await services.handle(
+        endpoint.handler,
+        EndpointUnpublished(endpoint=endpoint.info, sandbox=endpoint.sandbox.info),
+    )
+    return endpoint.info
+
+
+async def _leave(
+    services: Services, value: Value, findings: Findings
+) -> Subject | None:
+    endpoint = _endpoint(services, value)
+    if endpoint is None or not endpoint.joined:
+        return None
+    await endpoint.leave()
+    return endpoint.info
+
+
+async def _delete_endpoint(
+    services: Services, value: Value, findings: Findings
+) -> Subject | None:
+    endpoint = _endpoint(services, value)
+    if endpoint is None:
+        return None
+    await endpoint.delete(force=True)
+    return endpoint.info
+
+
+async def _delete_sandbox(
+    services: Services, value: Value, findings: Findings
+) -> Subject | None:
+    identity = str(value["object"])
+    sandbox = services.sandboxes.get(identity)
+    if sandbox is not None:
+        await sandbox.delete()
+        return sandbox.info
+    for endpoint_id in cast("list[str]", value["endpoints"]):
+        await _delete_endpoint(services, {"object": endpoint_id}, findings)
+    return findings.lost.get(identity)
+
+
+async def _delete_network(
+    services: Services, value: Value, findings: Findings
+) -> Subject | None:
+    network = services.networks.get(str(value["object"]))
+    # what was not to be forced, and has endpoints since, has failed
+    if network is None or (network.endpoints and not value["force"]):
+        return None
+    await network.delete(force=True)
+    return network.info
+
+
+#: In the order in which they are dealt with.
+_DEALS: dict[Deed, tuple[Outcome, _Deal]] = {
+    "network.create": ("undone", _undo_network),
+    "sandbox.create": ("undone", _undo_sandbox),
+    "endpoint.create": ("undone", _undo_endpoint),
+    "endpoint.join": ("undone", _undo_join),
+    "ports.change": ("undone", _unpublish),
+    "endpoint.leave": ("completed", _leave),
+    "endpoint.delete": ("completed", _delete_endpoint),
+    "sandbox.delete": ("completed", _delete_sandbox),
+    "network.delete": ("completed", _delete_network),
+}

@@ -1,0 +1,122 @@
+"""What a controller writes into its store.
+
+An operation that changes the kernel records its intent first, and its outcome last. The
+next start undoes what was being made, and completes what was being removed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Literal, Self, TypeAlias
+
+import anyio
+
+from .errors import StoreError
+from .rollback import Rollback
+from .store import Delete, Put, Store
+from .types import JSON
+
+INTENT = "intent/"
+
+#: What may be under way with an object.
+Deed: TypeAlias = Literal[
+    "network.create",
+    "network.delete",
+    "sandbox.create",
+    "sandbox.delete",
+    "endpoint.create",
+    "endpoint.delete",
+    "endpoint.join",
+    "endpoint.leave",
+    "ports.change",
+]
+_logger = logging.getLogger(__name__)
+
+
+class Journal:
+    """Writes records and intents.
+
+    :param store: where they go
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._due: dict[str, Put | Delete] = {}
+
+    async def write(self, *changes: Put | Delete) -> None:
+        """Make all of the changes, or none of them.
+
+        :raises StoreError: if they cannot be written
+        """
+        changed = {change.key for change in changes}
+        due = [it for key, it in self._due.items() if key not in changed]
+        await self._store.transaction(*due, *changes)
+        for key in (*(it.key for it in due), *changed):
+            self._due.pop(key, None)
+
+    async def write_or_postpone(self, *changes: Put | Delete) -> None:
+        """Write the outcome of what cannot be undone any more.
+
+        If that fails, it is written with the next change, before which nothing else is.
+        Until then an intent says the same to the next start.
+        """
+        try:
+            await self.write(*changes)
+        except StoreError as exc:
+            _logger.error("recorded later: %s: %s", [it.key for it in changes], exc)
+            self._due.update((change.key, change) for change in changes)
+
+    def operation(
+        self, deed: Deed, identity: str, value: Mapping[str, JSON] | None = None
+    ) -> Operation:
+        """Return an operation that is to be recorded.
+
+        :param identity: id of the object
+        :param value: what is needed to undo or to complete it
+        """
+        return Operation(self, deed, identity, value or {})
+
+
+class Operation(Rollback):
+    """An operation that is recorded from its first step to its outcome.
+
+    Its intent is written when the block is entered. If the block raises, the pushed
+    undo steps run, and the intent is withdrawn; it stays, for the next start, if one of
+    them fails.
+    """
+
+    def __init__(
+        self, journal: Journal, deed: Deed, identity: str, value: Mapping[str, JSON]
+    ) -> None:
+        super().__init__()
+        self._journal = journal
+        self._key = f"{INTENT}{identity}/{deed}"
+        self._value = {"deed": deed, "object": identity, **value}
+
+    async def __aenter__(self) -> Self:
+        await self._journal.write(Put(self._key, self._value))
+        return await super().__aenter__()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        await super().__aexit__(exc_type, exc, tb)
+        if exc is not None and not self.failed:
+            with anyio.CancelScope(shield=True):
+                await self._journal.write_or_postpone(Delete(self._key))
+
+    async def commit(self, *changes: Put | Delete) -> None:
+        """Record the outcome; nothing that may fail comes after it.
+
+        :raises StoreError: if that is not possible
+        """
+        await self._journal.write(*changes, Delete(self._key))
+
+    async def finish(self, *changes: Put | Delete) -> None:
+        """Record the outcome of a removal, which stands even if the store fails."""
+        await self._journal.write_or_postpone(*changes, Delete(self._key))

@@ -1,0 +1,152 @@
+"""Putting right what the kernel does not have as it should be."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
+from functools import partial
+from types import NoneType
+
+import anyio
+
+from . import inspection, joining, publishing
+from .endpoint import Endpoint
+from .errors import CNMError
+from .events import NetworkRestored
+from .findings import Findings
+from .inspection import Damage, check_network, examine_all, expected
+from .interfaces import reconfigure
+from .network import Network
+from .reports import Difference
+from .sandbox import Sandbox
+from .services import Services
+from .types import NetworkState
+
+
+async def remake(services: Services, findings: Findings) -> None:
+    """Make interfaces again that are gone, when a controller starts."""
+    wanted = [(sandbox, expected(services, sandbox)) for sandbox in services.sandboxes]
+    examine = partial(examine_all, links_only=True)
+    for sandbox, damage in await services.kernel.run(examine, wanted):
+        endpoint = _endpoint(sandbox, damage)
+        if endpoint is None:
+            continue
+        try:
+            await joining.rejoin(services, endpoint, sandbox)
+        except CNMError as exc:
+            findings.add(endpoint.info, "detached", f"{damage.problem}: {exc}")
+        else:
+            findings.add(endpoint.info, "remade", damage.problem)
+
+
+async def repair(services: Services) -> tuple[Difference, ...]:
+    """Mend what differs from what the kernel should have.
+
+    :return: what was found, and what has become of it
+    """
+    problems = await services.kernel.run(services.firewall.check)
+    subject = f"table {services.firewall.table}"
+    found = [Difference(subject=subject, problem=problem) for problem in problems]
+    result = await _mend(found, partial(_mend_table, services))
+    for network in tuple(services.networks):
+        differences = await check_network(services, network)
+        result += await _mend(differences, partial(_mend_network, services, network))
+    for sandbox in tuple(services.sandboxes):
+        result += await _repair_sandbox(services, sandbox)
+    return tuple(result)
+
+
+async def _mend(
+    found: Iterable[Difference], mend: Callable[[], Awaitable[None]]
+) -> list[Difference]:
+    """Mend several differences at once; say what has become of them."""
+    differences = list(found)
+    if not differences:
+        return []
+    try:
+        await mend()
+    except CNMError as exc:
+        return [replace(it, error=str(exc)) for it in differences]
+    return [replace(it, mended=True) for it in differences]
+
+
+async def _mend_table(services: Services) -> None:
+    await services.kernel.run(services.firewall.rebuild)
+    await services.admit()
+
+
+async def _mend_network(services: Services, network: Network) -> None:
+    network.require()
+    await _take_up(services, network)
+    await services.admit()
+
+
+async def _take_up(services: Services, network: Network) -> None:
+    """Have the driver of a network mend what it has built."""
+    async with network.lock:
+        network.require()
+        if network.handler is None:
+            return
+        endpoints = inspection.joined(network)
+        event = NetworkRestored(network=network.info, endpoints=endpoints)
+        state = await services.answer(network.handler, event, NetworkState, NoneType)
+        if state is not None and state.state != network.info.driver_state:
+            await network.renew(state)
+        for endpoint in network.endpoints:
+            await publishing.again(services, endpoint)
+    services.bus.publish(NetworkRestored(network=network.info))
+
+
+async def _repair_sandbox(services: Services, sandbox: Sandbox) -> list[Difference]:
+    result: list[Difference] = []
+    wanted = [(sandbox, expected(services, sandbox))]
+    for _, damage in await services.kernel.run(examine_all, wanted):
+        found = [
+            Difference(subject=damage.info or sandbox.info, problem=damage.problem)
+        ]
+        mend = partial(_mend_sandbox, services, sandbox, damage)
+        result += await _mend(found, mend)
+    return result
+
+
+async def _mend_sandbox(services: Services, sandbox: Sandbox, damage: Damage) -> None:
+    if damage.info is None:
+        await _lose(services, sandbox)
+        return
+    endpoint = _endpoint(sandbox, damage)
+    if endpoint is None:
+        return  # it has left meanwhile
+    async with endpoint.lock, sandbox.lock:
+        with anyio.CancelScope(shield=True):
+            await _mend_interface(services, sandbox, endpoint)
+
+
+async def _lose(services: Services, sandbox: Sandbox) -> None:
+    """Drop a sandbox whose namespace is gone; its endpoints stay, joined to none."""
+    for endpoint in sandbox.endpoints:
+        async with endpoint.lock, sandbox.lock:
+            if endpoint.sandbox is sandbox:
+                await joining.abandon(services, endpoint, sandbox)
+    await sandbox.delete()
+
+
+async def _mend_interface(
+    services: Services, sandbox: Sandbox, endpoint: Endpoint
+) -> None:
+    """Mend what is wrong with an interface, now that nobody else changes it."""
+    wanted = [it for it in expected(services, sandbox) if it.info.id == endpoint.id]
+    found = await services.kernel.run(examine_all, [(sandbox, tuple(wanted))])
+    damages = [damage for _, damage in found]
+    if any(damage.gone for damage in damages):
+        await joining.rejoin(services, endpoint, sandbox)
+    elif damages and endpoint.attachment is not None:
+        info, index = endpoint.info, endpoint.attachment.index
+        addresses = joining.addresses(info)
+        plan = partial(reconfigure, mac=info.mac, addresses=addresses)
+        await services.kernel.run(plan, sandbox.key, index)
+        await sandbox.reroute()
+
+
+def _endpoint(sandbox: Sandbox, damage: Damage) -> Endpoint | None:
+    identity = damage.info.id if damage.info else ""
+    return next((it for it in sandbox.endpoints if it.id == identity), None)

@@ -1,0 +1,43 @@
+"""Removing what carries our mark, and belongs to nothing that we know."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from . import interfaces, naming
+from .errors import CNMError
+from .findings import Findings
+from .linux import Sockets, delete_link, dump_links, parse_link
+from .services import Services
+
+_logger = logging.getLogger(__name__)
+
+
+def sweep(sockets: Sockets, services: Services, findings: Findings) -> None:
+    """Plan: remove namespaces, files and links of ours that no record has.
+
+    Everything in the controller's own directory is ours, and so is a link whose alias
+    is our mark; nothing is known by its name.
+    """
+    known = {sandbox.key for sandbox in services.sandboxes}
+    directory = f"{services.run_dir}/netns"
+    for name in os.listdir(directory):
+        key = f"{directory}/{name}"
+        if key not in known:
+            findings.add(key, "swept", "no sandbox has the namespace")
+            sockets.remove(key)
+    mine = {naming.directory(services, it.info) for it in services.sandboxes}
+    for name in os.listdir(f"{services.run_dir}/files"):
+        if (files := f"{services.run_dir}/files/{name}") not in mine:
+            interfaces.drop_files(sockets, files)
+    for message in sockets.route.dump(dump_links()):
+        link = parse_link(message)
+        mark, _, identity = link.alias.rpartition(":")
+        if mark == services.mark and not services.has_link(identity):
+            findings.add(f"link {link.name}", "swept", "it belongs to nothing")
+            try:
+                sockets.route.call(delete_link(link.index))
+            except CNMError as exc:
+                # it may go with a namespace that has just been removed
+                _logger.debug("%s", exc)

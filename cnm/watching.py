@@ -1,0 +1,87 @@
+"""Noticing that somebody damages what is ours, and doing something about it."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import aclosing
+
+import anyio
+
+from . import inspection, repair
+from .events import DamageFound, FirewallRebuilt, LinkRemoved
+from .linux import LinkGone, Overrun, RouteGone
+from .services import Services
+
+_logger = logging.getLogger(__name__)
+
+#: Seconds that are waited, since damage seldom comes alone.
+SETTLE = 0.05
+#: Seconds between one repair and the next, so that nobody is fought with.
+PAUSE = 1.0
+
+
+class Watcher:
+    """Watches the controller's network namespace.
+
+    The nftables table is put back at once; whatever else may be damaged is looked at,
+    and mended if the controller is told to, after a moment.
+    """
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._damaged = anyio.Event()
+
+    async def watch(self) -> None:
+        """Notice damage, until cancelled."""
+        async with aclosing(self._services.monitor.watch()) as changes:
+            async for change in changes:
+                if isinstance(change, LinkGone):
+                    self._link_gone(change)
+                elif isinstance(change, RouteGone):
+                    self._route_gone(change)
+                else:
+                    await self._mend_firewall()
+                    if isinstance(change, Overrun):
+                        self._damaged.set()
+
+    async def mend(self) -> None:
+        """Deal with the damage that is noticed, until cancelled."""
+        while True:
+            await self._damaged.wait()
+            await anyio.sleep(SETTLE)
+            self._damaged = anyio.Event()
+            await self._deal()
+            await anyio.sleep(PAUSE)
+
+    async def _deal(self) -> None:
+        services = self._services
+        look = repair.repair if services.repairs else inspection.check
+        for difference in (found := await look(services)):
+            _logger.warning("%s", difference)
+        if found:
+            event = DamageFound(controller=services.name, differences=found)
+            services.bus.publish(event)
+
+    async def _mend_firewall(self) -> None:
+        services = self._services
+        await services.admit()
+        if await services.kernel.run(services.firewall.mend):
+            _logger.warning("somebody removed the nftables table; it is back")
+            services.bus.publish(FirewallRebuilt(controller=services.name))
+
+    def _link_gone(self, change: LinkGone) -> None:
+        services = self._services
+        mark, _, identity = change.alias.rpartition(":")
+        if mark != services.mark or not services.has_link(identity):
+            return
+        _logger.warning("somebody removed the link %s", change.name)
+        services.bus.publish(
+            LinkRemoved(controller=services.name, link=change.name, object_id=identity)
+        )
+        self._damaged.set()
+
+    def _route_gone(self, change: RouteGone) -> None:
+        """Take a lost route for a bridge that is down, or has lost an address."""
+        for network in self._services.networks:
+            if change.index in network.links and not network.deleting:
+                self._damaged.set()

@@ -1,0 +1,235 @@
+"""What is found when a controller starts, and what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+import cnm
+from cnm import Controller, SQLiteStore
+from cnm.linux import NetlinkSocket, delete_link, get_link, namespaces, parse_link
+from cnm.store import Delete, Put
+
+from ...conftest import host_links
+from .fakes import FakeDriver
+from .test_restore import remove_all
+from .traffic import serving, tcp
+
+SUBNET = "10.9.0.0/24"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.db"
+
+
+def delete(name: str) -> None:
+    with NetlinkSocket() as route:
+        route.call(delete_link(parse_link(route.call(get_link(name=name))[0]).index))
+
+
+@asynccontextmanager
+async def edited(path: Path) -> AsyncIterator[SQLiteStore]:
+    """A store between two controllers."""
+    store = SQLiteStore(path)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def test_all_is_kept(path: Path) -> None:
+    async with Controller(store=SQLiteStore(path)) as controller:
+        assert controller.restored.entries == ()
+        network = await controller.create_network("front", subnets=[SUBNET])
+        box = await controller.create_sandbox("box")
+        endpoint = await network.connect(box)
+        infos = [box.info, network.info, endpoint.info]
+    async with Controller(store=SQLiteStore(path)) as controller:
+        report = controller.restored
+        assert [entry.subject for entry in report.entries] == infos
+        assert report.counts == {"kept": 3}
+        assert report.of("kept") == report.entries
+        assert 0 < report.seconds < 60
+        assert await controller.check() == ()
+    await remove_all(path)
+
+
+async def test_a_bridge_and_its_ports_are_made_again(path: Path) -> None:
+    async with Controller(store=SQLiteStore(path)) as controller:
+        network = await controller.create_network(
+            "front", subnets=[SUBNET, "fd00:9::/64"], options={"name": "br0"}
+        )
+        one = await controller.create_sandbox("one")
+        two = await controller.create_sandbox("two")
+        await network.connect(one)
+        await network.connect(two)
+    delete("br0")  # the ports stay, and are ports no more
+    async with Controller(store=SQLiteStore(path)) as controller:
+        one, two = controller.sandbox("one"), controller.sandbox("two")
+        assert await controller.check() == ()
+        async with serving(one, two):
+            assert await tcp(one, "10.9.0.3") == "10.9.0.2"
+            assert await tcp(two, "10.9.0.2") == "10.9.0.3"
+            assert await tcp(two, "fd00:9::2") == "fd00:9::3"
+            async with await anyio.connect_tcp("10.9.0.2", 80) as stream:
+                assert await stream.receive() == b"10.9.0.1"
+    await remove_all(path)
+
+
+async def test_an_interface_is_made_again(path: Path) -> None:
+    async with Controller(store=SQLiteStore(path)) as controller:
+        front = await controller.create_network("front", subnets=[SUBNET])
+        back = await controller.create_network("back", subnets=["10.10.0.0/24"])
+        one = await controller.create_sandbox("one")
+        two = await controller.create_sandbox("two")
+        endpoint = await front.connect(one, gateway_priority=1, aliases=["first"])
+        await back.connect(one)
+        await front.connect(two)
+        mac = endpoint.mac
+    delete(f"veth{endpoint.id[:11]}")
+    async with Controller(store=SQLiteStore(path)) as controller:
+        (remade,) = controller.restored.of("remade")
+        assert isinstance(remade.subject, cnm.EndpointInfo)
+        assert remade.subject.name == "one"
+        assert "eth0" in remade.detail
+        one, two = controller.sandbox("one"), controller.sandbox("two")
+        endpoint = controller.network("front").endpoint("one")
+        assert (endpoint.interface, endpoint.mac) == ("eth0", mac)
+        assert one.endpoints[0] is endpoint
+        assert one.gateways[4] is endpoint
+        assert await controller.check() == ()
+        async with serving(one, two):
+            assert await tcp(two, "10.9.0.2") == "10.9.0.3"
+            assert await tcp(one, "10.9.0.3") == "10.9.0.2"
+            found = await two.run(["getent", "ahostsv4", "first"])
+            assert b"10.9.0.2" in found.stdout
+    await remove_all(path)
+
+
+async def test_a_lost_sandbox_is_dropped(path: Path) -> None:
+    async with Controller(store=SQLiteStore(path)) as controller:
+        network = await controller.create_network("front", subnets=[SUBNET])
+        box = await controller.create_sandbox("box")
+        await network.connect(box, ports=["8080:80"])
+    await anyio.to_thread.run_sync(namespaces.unpin, box.key)
+    async with Controller(store=SQLiteStore(path)) as controller:
+        report = controller.restored
+        assert [it.subject for it in report.of("dropped")] == [box.info]
+        (detached,) = report.of("detached")
+        assert detached.detail == "its sandbox is gone"
+        assert controller.network("front").endpoint("box").ports == ()
+    await remove_all(path)
+
+
+async def test_a_network_that_fails_does_not_stop_others(path: Path) -> None:
+    fake = FakeDriver()
+    async with Controller(
+        store=SQLiteStore(path), drivers={"fake": fake}
+    ) as controller:
+        broken = await controller.create_network("broken", "fake", subnets=[SUBNET])
+        await broken.create_endpoint("spare")
+        await controller.create_network("front", subnets=["10.10.0.0/24"])
+    async with Controller(store=SQLiteStore(path)) as controller:
+        (failed,) = controller.restored.of("failed")[:1]
+        assert "'fake'" in failed.detail
+        broken = controller.network("broken")
+        assert "'fake'" in broken.fault
+        assert [endpoint.name for endpoint in broken.endpoints] == ["spare"]
+        with pytest.raises(cnm.UnavailableError, match="could not be restored"):
+            await broken.create_endpoint("more")
+        box = await controller.create_sandbox("box")
+        with pytest.raises(cnm.UnavailableError, match="could not be restored"):
+            await broken.endpoint("spare").join(box)
+        await controller.network("front").connect(box)
+        assert [it.subject for it in await controller.check()] == [broken.info]
+        (still,) = await controller.repair()
+        assert (still.mended, bool(still.error)) == (False, True)
+        with pytest.raises(cnm.TeardownError):
+            await broken.delete(force=True)
+        assert [network.name for network in controller.networks] == ["front"]
+    await remove_all(path)
+
+
+async def test_what_was_being_made_is_undone(path: Path) -> None:
+    fake = FakeDriver()
+
+    def controller() -> Controller:
+        return Controller(store=SQLiteStore(path), drivers={"fake": fake})
+
+    async with controller() as running:
+        network = await running.create_network("net", "fake", subnets=[SUBNET])
+        box = await running.create_sandbox("box")
+        endpoint = await network.create_endpoint("ep")
+        other = await network.create_endpoint("other")
+    async with edited(path) as store:
+        records = {it.key: it.value for it in await store.scan("")}
+        net = dict(records[f"network/{network.id}"])
+        ep = records[f"endpoint/{other.id}"]
+        join = {"sandbox": box.id, "interface": "eth0"}
+        intents = {
+            f"{'1' * 64}/network.create": {"network": {**net, "id": "1" * 64}},
+            f"{other.id}/endpoint.create": {"endpoint": ep},
+            f"{endpoint.id}/endpoint.join": join,
+        }
+        for key, value in intents.items():
+            identity, _, deed = key.partition("/")
+            value |= {"deed": deed, "object": identity}
+            await store.transaction(Put(f"intent/{key}", value))
+        await store.transaction(Delete(f"endpoint/{other.id}"))
+    fake.calls.clear()
+    async with controller() as running:
+        undone = {str(entry.subject) for entry in running.restored.of("undone")}
+        assert len(undone) == 3
+        assert fake.calls == [
+            "network.deleted",
+            "endpoint.deleted",
+            "endpoint.left",
+        ]
+        assert await running._services.store.scan("intent/") == ()
+        network = running.network("net")
+        assert [each.name for each in network.endpoints] == ["ep"]
+        await network.delete(force=True)
+        await running.sandbox("box").delete()
+    await remove_all(path)
+
+
+async def test_what_was_being_removed_is_removed(path: Path) -> None:
+    async with Controller(store=SQLiteStore(path)) as controller:
+        front = await controller.create_network("front", subnets=[SUBNET])
+        back = await controller.create_network("back", subnets=["10.10.0.0/24"])
+        kept = await controller.create_network("kept", subnets=["10.11.0.0/24"])
+        one = await controller.create_sandbox("one")
+        two = await controller.create_sandbox("two")
+        leaver = await front.connect(one)
+        await back.connect(two)
+        await kept.connect(one)
+    deeds: dict[str, dict[str, cnm.types.JSON]] = {
+        f"{leaver.id}/endpoint.leave": {},
+        f"{two.id}/sandbox.delete": {"endpoints": []},
+        f"{back.id}/network.delete": {"force": True},
+        f"{kept.id}/network.delete": {"force": False},
+    }
+    async with edited(path) as store:
+        for key, value in deeds.items():
+            identity, _, deed = key.partition("/")
+            value |= {"deed": deed, "object": identity}
+            await store.transaction(Put(f"intent/{key}", value))
+    async with Controller(store=SQLiteStore(path)) as controller:
+        assert controller.restored.counts["completed"] == 3
+        assert [it.name for it in controller.networks] == ["front", "kept"]
+        assert [it.name for it in controller.sandboxes] == ["one"]
+        assert not controller.network("front").endpoint("one").joined
+        assert controller.network("kept").endpoint("one").interface == "eth1"
+        assert await controller.check() == ()
+        assert await controller._services.store.scan("intent/") == ()
+        async with serving(controller.sandbox("one")):
+            async with await anyio.connect_tcp("10.11.0.2", 80) as stream:
+                assert await stream.receive() == b"10.11.0.1"
+    await remove_all(path)
+    assert host_links() == ["lo"]
