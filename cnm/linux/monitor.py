@@ -23,6 +23,7 @@ from .nftables.batch import (
     NFTA_TABLE_NAME,
 )
 from .routes import (
+    RT_TABLE_MAIN,
     RTM_DELROUTE,
     RTNLGRP_IPV4_ROUTE,
     RTNLGRP_IPV6_ROUTE,
@@ -65,7 +66,10 @@ class Overrun:
 
 @dataclass(frozen=True, slots=True)
 class RouteGone:
-    """A route by way of a link has been deleted: it may be down, or lack an address."""
+    """A route of the main table has been deleted.
+
+    Its link may be down, or lack an address.
+    """
 
     index: int
 
@@ -147,7 +151,9 @@ class Monitor:
                     link = parse_link(message)
                     yield LinkGone(link.index, link.name, link.alias)
             elif message.kind == RTM_DELROUTE:
-                yield RouteGone(parse_route(message).index)
+                route = parse_route(message)
+                if route.table == RT_TABLE_MAIN:  # every link has some in others
+                    yield RouteGone(route.index)
             elif message.kind >= NFNL_SUBSYS_NFTABLES:
                 yield from self._tables(message)
 

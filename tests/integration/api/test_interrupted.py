@@ -171,8 +171,8 @@ async def test_what_was_being_made_is_undone(path: Path) -> None:
         records = {it.key: it.value for it in await store.scan("")}
         net = dict(records[f"network/{network.id}"])
         ep = records[f"endpoint/{other.id}"]
-        join = {"sandbox": box.id, "interface": "eth0"}
-        intents = {
+        join: dict[str, cnm.types.JSON] = {"sandbox": box.id, "interface": "eth0"}
+        intents: dict[str, dict[str, cnm.types.JSON]] = {
             f"{'1' * 64}/network.create": {"network": {**net, "id": "1" * 64}},
             f"{other.id}/endpoint.create": {"endpoint": ep},
             f"{endpoint.id}/endpoint.join": join,

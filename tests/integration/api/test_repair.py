@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Interface
+
 import anyio
 import pytest
 
@@ -29,7 +31,7 @@ FORWARD = ("cnm", "forward")
 
 
 @pytest.fixture
-async def passive() -> cnm.Controller:
+def passive() -> cnm.Controller:
     """A controller that only reports."""
     return Controller(on_damage="report")
 
@@ -79,7 +81,7 @@ async def test_a_bridge(passive: Controller) -> None:
             route.call(set_link(name="br0", up=False))
         await mends(controller, "bridge br0 is down", "bridge br0 lacks fd00:9::1/64")
         await works(one, two)
-        address = cnm.types.IPv4Interface("10.9.0.1/24")
+        address = IPv4Interface("10.9.0.1/24")
         with NetlinkSocket() as route:
             route.call(delete_address(index_of("br0"), address))
         await mends(controller, "bridge br0 lacks 10.9.0.1/24")
@@ -114,7 +116,7 @@ async def test_inside_of_a_sandbox(passive: Controller) -> None:
 
         def lose_address(sockets: Sockets) -> None:
             with sockets.sandbox(one.key) as sandbox:
-                address = cnm.types.IPv4Interface("10.9.0.2/24")
+                address = IPv4Interface("10.9.0.2/24")
                 sandbox.route.call(delete_address(index, address))
 
         def lose_route(sockets: Sockets) -> None:
@@ -184,7 +186,7 @@ async def test_it_happens_by_itself() -> None:
             assert [it.problem for it in event.differences] == ["bridge br0 is gone"]
             assert [it.error for it in event.differences if not it.mended] == []
             await works(one, two)
-            address = cnm.types.IPv4Interface("10.9.0.1/24")
+            address = IPv4Interface("10.9.0.1/24")
             with NetlinkSocket() as route:
                 route.call(delete_address(index_of("br0"), address))
             with anyio.fail_after(10):

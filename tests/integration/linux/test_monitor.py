@@ -3,6 +3,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
+from ipaddress import IPv4Interface
 
 import anyio
 import pytest
@@ -13,9 +14,12 @@ from cnm.linux import (
     LinkGone,
     Monitor,
     Overrun,
+    RouteGone,
     TableGone,
+    add_address,
     add_bridge,
     add_veth,
+    delete_address,
     delete_link,
     set_link,
 )
@@ -70,6 +74,17 @@ async def test_links(host: Namespace, monitor: Monitor) -> None:
 
     gone = await changes(monitor, 2, pair)
     assert set(gone) == {LinkGone(41, "v0", ""), LinkGone(42, "v1", "")}
+
+
+async def test_routes(host: Namespace, monitor: Monitor) -> None:
+    def cause() -> None:
+        host.route.call(
+            add_bridge("br0", index=40, up=True),
+            add_address(40, IPv4Interface("10.9.0.1/24")),
+            delete_address(40, IPv4Interface("10.9.0.1/24")),
+        )
+
+    assert await changes(monitor, 1, cause) == [RouteGone(40)]
 
 
 async def test_a_link_that_moves_is_gone(host: Namespace, monitor: Monitor) -> None:
