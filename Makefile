@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# every process has a host network of its own
+PARALLEL ?= --numprocesses=auto --maxprocesses=8 --dist=loadfile
 
 .PHONY: demo test lowest lint types docs bench clean python
 
@@ -9,14 +11,14 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 # the tests with the lowest versions of all dependencies
 lowest: | python
 	$(PYTHON) -m venv $(VENV)-lowest
 	$(VENV)-lowest/bin/pip install --quiet --disable-pip-version-check \
 		--constraint tests/lowest.txt --editable '.[test]'
-	$(VENV)-lowest/bin/python -m pytest $(PYTEST_ARGS)
+	$(VENV)-lowest/bin/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 lint: $(VENV)/lint.stamp
 	$(BIN)/ruff check .

@@ -287,6 +287,8 @@ class Endpoint:
 
         :raises ForbiddenError: if the endpoint is not joined
         :raises DriverError: if the driver fails; the endpoint is still joined then
+        :raises TeardownError: if the kernel refuses something on the way; the endpoint
+            has left nevertheless
         """
         async with self.lock:
             self._require()

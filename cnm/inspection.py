@@ -11,6 +11,9 @@ from .events import NetworkChecked
 from .gateways import elect
 from .interfaces import is_there
 from .linux import (
+    REAP_GROUP,
+    REAP_SINGLY_GROUP,
+    Link,
     LinkAddress,
     SandboxSockets,
     Sockets,
@@ -25,7 +28,11 @@ from .network import Network
 from .reports import Difference
 from .sandbox import Sandbox
 from .services import Services
+from .sweeping import stray_links
 from .types import EndpointInfo, IPAddress, IPInterface
+
+#: Groups of links that the reaper is about to delete.
+_REAPED = (REAP_GROUP, REAP_SINGLY_GROUP)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,7 +182,31 @@ async def check(services: Services) -> tuple[Difference, ...]:
         if isinstance(subject, EndpointInfo) and not _is_joined(sandbox, subject):
             continue
         differences.append(Difference(subject=subject, problem=damage.problem))
+    differences += [
+        Difference(subject=f"link {link.name}", problem="it belongs to nothing")
+        for link in await strays(services)
+    ]
     return tuple(differences)
+
+
+async def strays(services: Services) -> list[Link]:
+    """Return the links of ours that belong to nothing, if nothing is being made."""
+    found = await services.kernel.run(stray_links, services)
+    if any(_is_busy(network) for network in services.networks):
+        return []
+    if services.networks.reserved:
+        return []
+    return [
+        link
+        for link in found
+        if link.group not in _REAPED
+        and not services.has_link(link.alias.rpartition(":")[2])
+    ]
+
+
+def _is_busy(network: Network) -> bool:
+    locks = [network.lock, *(endpoint.lock for endpoint in network.endpoints)]
+    return bool(network.directory.reserved) or any(it.locked() for it in locks)
 
 
 def _is_joined(sandbox: Sandbox, info: EndpointInfo) -> bool:

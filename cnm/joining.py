@@ -13,7 +13,7 @@ from . import leaving, publishing
 from .errors import CNMError
 from .events import EndpointJoined, JoinInfo
 from .gateways import Candidate
-from .interfaces import Interface, place
+from .interfaces import Interface, place, remove_marked
 from .linux import choose_index
 from .publishing import Member
 from .records import ENDPOINT, Attachment, endpoint_record
@@ -92,6 +92,9 @@ async def rejoin(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> No
     info, name = endpoint.info, before.interface
     joined = EndpointJoined(endpoint=info, sandbox=sandbox.info, interface=name)
     await _undo(services, endpoint, joined)
+    await services.kernel.run(remove_marked, sandbox.key, f"{services.mark}:{info.id}")
+    # what an interrupted attempt has left must not have the name any more
+    await services.reaper.reap()
     sandbox.detach(endpoint)
     try:
         async with Rollback() as rollback:

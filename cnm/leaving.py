@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from . import allocation, interfaces, publishing
 from .dns import undo_redirection
-from .errors import EndpointNotFound
+from .errors import EndpointNotFound, StoreError, TeardownError
 from .events import (
     EndpointDeleted,
     EndpointLeft,
@@ -51,7 +51,11 @@ async def leave(
                 services, endpoint, sandbox.info, attachment.interface
             )
         services.names.leave(endpoint.info)
-        await take_out(services, sandbox, attachment.index, left, endpoint)
+        failures: list[Exception] = []
+        try:
+            await take_out(services, sandbox, attachment.index, left, endpoint)
+        except Exception as exc:  # the driver has been told: there is no way back
+            failures.append(exc)
         record = endpoint_record(replace(endpoint.info, ports=()), None)
         others = [it.record() for it in changes if it.endpoint is not endpoint]
         await operation.finish(Put(ENDPOINT + endpoint.id, record), *others)
@@ -59,6 +63,8 @@ async def leave(
         change.endpoint.note(change)
     endpoint.detached()
     sandbox.detach(endpoint)
+    if failures:
+        raise TeardownError(f"taking out endpoint {endpoint.name!r}", failures)
 
 
 async def tell_left(
@@ -143,6 +149,8 @@ async def _remove_endpoints(network: Network) -> list[Exception]:
             await each.delete(force=True)
         except EndpointNotFound:
             continue
+        except StoreError:  # nothing has been done to the endpoint
+            raise
         except Exception as exc:
             failures.append(exc)
     return failures

@@ -16,6 +16,7 @@ from .events import NetworkRestored
 from .findings import Findings
 from .inspection import Damage, check_network, examine_all, expected
 from .interfaces import reconfigure
+from .linux import Link, delete_link
 from .network import Network
 from .reports import Difference
 from .sandbox import Sandbox
@@ -53,7 +54,16 @@ async def repair(services: Services) -> tuple[Difference, ...]:
         result += await _mend(differences, partial(_mend_network, services, network))
     for sandbox in tuple(services.sandboxes):
         result += await _repair_sandbox(services, sandbox)
+    for link in await inspection.strays(services):
+        stray = Difference(subject=f"link {link.name}", problem="it belongs to nothing")
+        result += await _mend([stray], partial(_delete, services, link))
     return tuple(result)
+
+
+async def _delete(services: Services, link: Link) -> None:
+    await services.kernel.run(
+        lambda sockets: sockets.route.call(delete_link(link.index))
+    )
 
 
 async def _mend(

@@ -82,6 +82,9 @@ async def restore(services: Services) -> RestoreReport:
     for sandbox in services.sandboxes:
         await publishing.restore(services, sandbox.info, sandbox.members(), findings)
     await interrupted.resolve(services, findings)
+    gone = [Delete(SANDBOX + identity) for identity in findings.lost]
+    if gone:
+        await services.journal.write(*gone)
     await repair.remake(services, findings)
     await services.kernel.run(services.firewall.rebuild)
     await services.admit()

@@ -8,7 +8,7 @@ import os
 from . import interfaces, naming
 from .errors import CNMError
 from .findings import Findings
-from .linux import Sockets, delete_link, dump_links, parse_link
+from .linux import Link, Sockets, delete_link, dump_links, parse_link
 from .services import Services
 
 _logger = logging.getLogger(__name__)
@@ -31,13 +31,23 @@ def sweep(sockets: Sockets, services: Services, findings: Findings) -> None:
     for name in os.listdir(f"{services.run_dir}/files"):
         if (files := f"{services.run_dir}/files/{name}") not in mine:
             interfaces.drop_files(sockets, files)
-    for message in sockets.route.dump(dump_links()):
-        link = parse_link(message)
-        mark, _, identity = link.alias.rpartition(":")
-        if mark == services.mark and not services.has_link(identity):
-            findings.add(f"link {link.name}", "swept", "it belongs to nothing")
-            try:
-                sockets.route.call(delete_link(link.index))
-            except CNMError as exc:
-                # it may go with a namespace that has just been removed
-                _logger.debug("%s", exc)
+    for link in stray_links(sockets, services):
+        findings.add(f"link {link.name}", "swept", "it belongs to nothing")
+        try:
+            sockets.route.call(delete_link(link.index))
+        except CNMError as exc:
+            # it may go with a namespace that has just been removed
+            _logger.debug("%s", exc)
+
+
+def stray_links(sockets: Sockets, services: Services) -> list[Link]:
+    """Plan: return the links of ours that belong to nothing."""
+    marked = (
+        (link, *link.alias.rpartition(":")[::2])
+        for link in map(parse_link, sockets.route.dump(dump_links()))
+    )
+    return [
+        link
+        for link, mark, identity in marked
+        if mark == services.mark and not services.has_link(identity)
+    ]

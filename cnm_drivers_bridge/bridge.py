@@ -150,7 +150,6 @@ def make(
         sockets.route.call(
             set_link(
                 index,
-                alias=bridge.mark,
                 address_generation="none" if has_ipv6 else None,
             ),
             *(add_address(index, address) for address in wanted + own),
@@ -164,21 +163,25 @@ def make(
 
 def _add(sockets: Sockets, bridge: Bridge, mac: str, mtu: int) -> int:
     """Make a link, with the index that it had before if that is free."""
+    index = bridge.index
+    if not index or _is_taken(sockets, index):
+        index = choose_index()
+    # in one system call: it is never there without its mark
+    sockets.route.call(
+        add_bridge(bridge.name, index=index, mac=mac, mtu=mtu, group=BRIDGE_GROUP),
+        set_link(index, alias=bridge.mark),
+    )
+    return index
 
-    def add(index: int) -> int:
-        request = add_bridge(
-            bridge.name, index=index, mac=mac, mtu=mtu, group=BRIDGE_GROUP
-        )
-        sockets.route.call(request)
-        return index
 
-    if bridge.index:
-        try:
-            return add(bridge.index)
-        except NetlinkError as exc:
-            if exc.errno not in (errno.EBUSY, errno.EEXIST):
-                raise
-    return add(choose_index())
+def _is_taken(sockets: Sockets, index: int) -> bool:
+    try:
+        sockets.route.call(get_link(index))
+    except NetlinkError as exc:
+        if exc.errno != errno.ENODEV:
+            raise
+        return False
+    return True
 
 
 def _settle_ipv6(name: str, network: NetworkInfo, options: BridgeOptions) -> None:

@@ -1,5 +1,7 @@
 """What is found when a controller starts, and what becomes of it."""
 
+# ruff: noqa: SIM117 - tests nest what they wait for
+
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
@@ -124,6 +126,8 @@ async def test_a_lost_sandbox_is_dropped(path: Path) -> None:
         (detached,) = report.of("detached")
         assert detached.detail == "its sandbox is gone"
         assert controller.network("front").endpoint("box").ports == ()
+    async with Controller(store=SQLiteStore(path)) as controller:
+        assert controller.restored.counts == {"kept": 2}
     await remove_all(path)
 
 

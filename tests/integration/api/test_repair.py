@@ -1,5 +1,7 @@
 """Damage by others: found, reported, and mended."""
 
+# ruff: noqa: SIM117 - tests nest what they wait for
+
 from __future__ import annotations
 
 from ipaddress import IPv4Interface

@@ -41,15 +41,20 @@ def monitor(host: Namespace) -> Iterator[Monitor]:
 
 
 async def changes(
-    monitor: Monitor, count: int, cause: Callable[[], None]
+    monitor: Monitor, count: int, cause: Callable[[], None], *, routes: bool = False
 ) -> list[object]:
-    """Return the next changes, while something causes them."""
+    """Return the next changes, while something causes them.
+
+    :param routes: whether routes are of interest; every link has some for IPv6
+    """
     found: list[object] = []
     with anyio.fail_after(3):
         async with anyio.create_task_group() as group:
             group.start_soon(anyio.to_thread.run_sync, cause)
             async with aclosing(monitor.watch()) as watching:
                 async for change in watching:
+                    if isinstance(change, RouteGone) > routes:
+                        continue
                     found.append(change)
                     if len(found) == count:
                         break
@@ -84,7 +89,7 @@ async def test_routes(host: Namespace, monitor: Monitor) -> None:
             delete_address(40, IPv4Interface("10.9.0.1/24")),
         )
 
-    assert await changes(monitor, 1, cause) == [RouteGone(40)]
+    assert await changes(monitor, 1, cause, routes=True) == [RouteGone(40)]
 
 
 async def test_a_link_that_moves_is_gone(host: Namespace, monitor: Monitor) -> None:

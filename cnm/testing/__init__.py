@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from .linux import NetlinkSocket, namespaces, set_link
+from ..linux import NetlinkSocket, namespaces, set_link
 
 
 def private_host() -> None:

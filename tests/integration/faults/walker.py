@@ -1,0 +1,366 @@
+"""Walks through an operation with a fault at every step, each in a host of its own.
+
+It is run as a program, which has one thread only, and forks for every step: the child
+has a private host network. It prints a line of JSON for each step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+import cnm
+from cnm import Controller, SQLiteStore
+from cnm.lifecycle import _remove_table
+from cnm.linux import (
+    NETLINK_NETFILTER,
+    NetlinkSocket,
+    dump_addresses,
+    dump_links,
+    parse_address,
+    parse_link,
+)
+from cnm.linux.nftables import list_tables
+from cnm.testing import faults, private_host
+from tests.integration.api.traffic import serving, tcp
+from tests.integration.faults.operations import OPERATIONS, Operation
+
+State = dict[str, Any]
+
+
+def controller(path: Path) -> Controller:
+    return Controller(store=SQLiteStore(path), on_damage="report")
+
+
+async def surroundings(running: Controller) -> None:
+    """Make what no operation may touch."""
+    others = await running.create_network("others", subnets=["10.99.0.0/24"])
+    a = await running.create_sandbox("a")
+    b = await running.create_sandbox("b")
+    await others.connect(a, ports=["9000:80"])
+    await others.connect(b)
+
+
+def state(running: Controller) -> State:
+    """Return what is of interest of the model."""
+    networks = {
+        network.name: {
+            "endpoints": {
+                each.name: [
+                    each.interface,
+                    str(each.address),
+                    sorted(map(str, each.ports)),
+                ]
+                for each in network.endpoints
+            },
+            "services": len(network.services),
+        }
+        for network in running.networks
+    }
+    sandboxes = sorted(sandbox.name for sandbox in running.sandboxes)
+    return {"networks": networks, "sandboxes": sandboxes}
+
+
+def without_ports(given: State) -> State:
+    networks = {
+        name: [each[:2] for each in network["endpoints"].values()]
+        for name, network in given["networks"].items()
+    }
+    return {"networks": networks, "sandboxes": given["sandboxes"]}
+
+
+def host() -> State:
+    """Return what is of interest of the host."""
+    with NetlinkSocket() as route, NetlinkSocket(NETLINK_NETFILTER) as nft:
+        return {
+            "links": sorted(
+                link.name for link in map(parse_link, route.dump(dump_links()))
+            ),
+            "addresses": sorted(
+                str(address.interface)
+                for address in map(parse_address, route.dump(dump_addresses()))
+                if not address.interface.is_link_local
+            ),
+            "tables": sorted(list_tables(nft)),
+            "files": sorted(
+                os.path.join(directory, name)
+                for directory, names, files in os.walk("/run/cnm")
+                for name in (*names, *files)
+            ),
+        }
+
+
+class Walk:
+    """An operation in a directory of its own."""
+
+    def __init__(self, operation: Operation, directory: str, backend: str) -> None:
+        self.operation = operation
+        self.path = Path(directory) / "journal.db"
+        self.backend = backend
+
+    def run(self, work: Callable[[], Awaitable[Any]]) -> Any:
+        return anyio.run(work, backend=self.backend)
+
+    async def prepare(self) -> None:
+        async with controller(self.path) as running:
+            await surroundings(running)
+            await self.operation.prepare(running)
+
+    async def count(self) -> tuple[list[faults.Point], State, State]:
+        if self.operation.act is None:
+            with faults.counting() as points:
+                async with controller(self.path) as running:
+                    return list(points), state(running), state(running)
+        async with controller(self.path) as running:
+            before = state(running)
+            with faults.counting() as points:
+                await self.operation.act(running)
+            return points, before, state(running)
+
+    async def count_awaits(self) -> int:
+        async with controller(self.path) as running:
+            stepped = Stepped(self.operation.act(running), 0, lambda: None)
+            await stepped
+            return stepped.number
+
+    # --- the faults -------------------------------------------------------------------
+
+    async def kill(self, at: int) -> None:
+        if self.operation.act is None:
+            with faults.killing(at):
+                async with controller(self.path):
+                    os._exit(0)
+        async with controller(self.path) as running:
+            with faults.killing(at):
+                await self.operation.act(running)
+            os._exit(0)
+
+    async def fail(self, at: int, before: State, after: State) -> None:
+        if self.operation.act is None:
+            with faults.failing(at), suppress(cnm.CNMError):
+                async with controller(self.path):
+                    pass
+            async with controller(self.path) as running:
+                await join_again(running, before)
+            await self.restarted(before, after)
+            return
+        async with controller(self.path) as running:
+            error: Exception | None = None
+            with faults.failing(at) as walk:
+                try:
+                    await self.operation.act(running)
+                except Exception as exc:
+                    error = exc
+            assert walk.reached is not None, "the point was not reached"
+            assert error is None or isinstance(error, cnm.CNMError), repr(error)
+            wanted = [after] if error is None else [before, after]
+            if error is not None and state(running) == after:
+                await running.repair()  # it is removed, but something was in the way
+            await self.settled(running, wanted, before)
+
+    async def cancel(self, at: int, before: State, after: State) -> None:
+        async with controller(self.path) as running:
+            with anyio.CancelScope() as scope:
+                await Stepped(self.operation.act(running), at, scope.cancel)
+            await self.settled(running, [before, after], before)
+
+    # --- what must hold then ----------------------------------------------------------
+
+    async def restarted(self, before: State, after: State) -> None:
+        async with controller(self.path) as running:
+            assert running.restored.of("failed") == ()
+            await self.settled(running, [before, after], before)
+            intents = await running._services.store.scan("intent/")
+            assert [it.key for it in intents] == []
+
+    async def settled(
+        self, running: Controller, wanted: list[State], before: State
+    ) -> None:
+        now = state(running)
+        if self.operation.tolerant:
+            now, *wanted = map(without_ports, [now, *wanted])
+        assert now in wanted, f"between old and new: {now}, not of {wanted}"
+        problems = [str(it) for it in await running.check()]
+        assert problems == [], problems
+        await others_work(running)
+        if now == before and self.operation.act is not None:
+            await self.operation.act(running)
+
+    async def tidy(self) -> None:
+        """Remove all: nothing may be in the way."""
+        async with controller(self.path) as running:
+            for sandbox in running.sandboxes:
+                await sandbox.delete()
+            for network in running.networks:
+                await network.delete(force=True)
+            records = await running._services.store.scan("")
+            assert [record.key for record in records] == []
+            await running._services.kernel.run(_remove_table, running._services)
+
+
+async def join_again(running: Controller, before: State) -> None:
+    """Join what has lost its interface for good: it says so."""
+    for network in running.networks:
+        known = before["networks"][network.name]["endpoints"]
+        for endpoint in network.endpoints:
+            if known[endpoint.name][0] and not endpoint.joined:
+                await endpoint.join(running.sandbox("box"))
+
+
+async def others_work(running: Controller) -> None:
+    """Check what no operation may touch by traffic."""
+    a, b = running.sandbox("a"), running.sandbox("b")
+    async with serving(a, b):
+        assert await tcp(a, "10.99.0.3") == "10.99.0.2"
+        with anyio.fail_after(5):
+            async with await anyio.connect_tcp("127.0.0.1", 9000) as stream:
+                assert await stream.receive() == b"10.99.0.1"
+
+
+class Stepped:
+    """Drives a coroutine, and does something when it is suspended for the n-th time."""
+
+    def __init__(
+        self, work: Awaitable[Any], at: int, then: Callable[[], object]
+    ) -> None:
+        self.number = 0
+        self._work = work
+        self._at = at
+        self._then = then
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        work = self._work.__await__()
+        step = _sending(work, None)
+        while True:
+            try:
+                yielded = step()
+            except StopIteration as stop:
+                return stop.value
+            self.number += 1
+            if self.number == self._at:
+                self._then()
+            try:
+                sent = yield yielded
+            except BaseException as exc:
+                step = _throwing(work, exc)
+            else:
+                step = _sending(work, sent)
+
+
+def _sending(work: Any, value: Any) -> Callable[[], Any]:
+    # an iterator of C code has no send()
+    return lambda: next(work) if value is None else work.send(value)
+
+
+def _throwing(work: Any, exc: BaseException) -> Callable[[], Any]:
+    return lambda: work.throw(exc)
+
+
+def forked(work: Callable[[], None]) -> int:
+    """Do something in a child process; return how it has ended."""
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1]
+    try:
+        work()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def in_private(work: Callable[[Walk], object], name: str, backend: str) -> object:
+    """Return what a function returns in a child that has a host network of its own."""
+    receive, send = os.pipe()
+
+    def child() -> None:
+        private_host()
+        with tempfile.TemporaryDirectory() as directory:
+            result = work(Walk(OPERATIONS[name], directory, backend))
+        os.write(send, json.dumps(result).encode())
+
+    status = forked(child)
+    os.close(send)
+    with open(receive, "rb") as pipe:
+        answer = pipe.read()
+    if status:
+        raise RuntimeError(f"exit status {status}")
+    return json.loads(answer)
+
+
+def survey(walk: Walk) -> object:
+    walk.run(walk.prepare)
+    points, before, after = walk.run(walk.count)
+    return [[(it.number, it.kind, it.what) for it in points], before, after]
+
+
+def survey_awaits(walk: Walk) -> object:
+    walk.run(walk.prepare)
+    return walk.run(walk.count_awaits)
+
+
+def step(walk: Walk, mode: str, at: int, before: State, after: State) -> list[str]:
+    bare = host()
+    foreign = walk.operation.prepare.__name__ == "host_bridge"
+    walk.run(walk.prepare)
+    if mode == "kill":
+        status = forked(lambda: walk.run(lambda: walk.kill(at)))
+        assert os.WIFSIGNALED(status), f"not killed: {status}"
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        walk.run(lambda: walk.restarted(before, after))
+    elif mode == "fail":
+        walk.run(lambda: walk.fail(at, before, after))
+    else:
+        walk.run(lambda: walk.cancel(at, before, after))
+    walk.run(walk.tidy)
+    left = host()
+    if foreign:
+        bare["links"] = sorted([*bare["links"], "lan0"])
+        bare["addresses"] = sorted([*bare["addresses"], "192.0.2.1/24"])
+    assert left == bare, f"left behind: {left}, not {bare}"
+    return []
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def main(name: str, mode: str, backend: str, share: str) -> int:
+    """Walk; ``share`` is ``part/parts`` of the steps."""
+    found: Any = in_private(survey, name, backend)
+    points, before, after = found
+    part, parts = map(int, share.split("/"))
+    count = len(points)
+    if mode == "cancel":
+        counted: Any = in_private(survey_awaits, name, backend)
+        count = counted
+    failed = 0
+    for at in range(1, count + 1):
+        if at % parts != part % parts:
+            continue
+        what = f"await {at}" if mode == "cancel" else points[at - 1]
+        try:
+            work = partial(step, mode=mode, at=at, before=before, after=after)
+            in_private(work, name, backend)
+        except RuntimeError as exc:
+            failed += 1
+            say(f"FAILED {name}: {mode} at {what}: {exc}")
+    kinds = sorted({kind for _, kind, _ in points})
+    say(json.dumps({"steps": count, "kinds": kinds, "failed": failed}))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
