@@ -339,8 +339,9 @@ class Endpoint:
                     f"endpoint with name {self.name!r} id {self.id[:12]} has active "
                     "containers"
                 )
+            failures: list[Exception] = []
             with anyio.CancelScope(shield=True):
-                failures = await self._remove(force=force)
+                failures += await self._remove(force=force)
                 self.removed()
         if failures:
             raise TeardownError(f"removing endpoint {self.name!r}", failures)

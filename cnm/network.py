@@ -354,9 +354,10 @@ class Network:
                 return
             self._check_unused(force=force)
             self._deleting = True
+            failures: list[Exception] = []
             try:
                 with anyio.CancelScope(shield=True):
-                    failures = await leaving.remove_network(
+                    failures += await leaving.remove_network(
                         self._services, self, force=force
                     )
             except BaseException:

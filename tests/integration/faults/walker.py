@@ -109,6 +109,10 @@ class Walk:
         self.path = Path(directory) / "journal.db"
         self.backend = backend
 
+    def act(self, running: Controller) -> Awaitable[object]:
+        assert self.operation.act is not None
+        return self.operation.act(running)
+
     def run(self, work: Callable[[], Awaitable[Any]]) -> Any:
         return anyio.run(work, backend=self.backend)
 
@@ -125,12 +129,12 @@ class Walk:
         async with controller(self.path) as running:
             before = state(running)
             with faults.counting() as points:
-                await self.operation.act(running)
+                await self.act(running)
             return points, before, state(running)
 
     async def count_awaits(self) -> int:
         async with controller(self.path) as running:
-            stepped = Stepped(self.operation.act(running), 0, lambda: None)
+            stepped = Stepped(self.act(running), 0, lambda: None)
             await stepped
             return stepped.number
 
@@ -143,7 +147,7 @@ class Walk:
                     os._exit(0)
         async with controller(self.path) as running:
             with faults.killing(at):
-                await self.operation.act(running)
+                await self.act(running)
             os._exit(0)
 
     async def fail(self, at: int, before: State, after: State) -> None:
@@ -159,7 +163,7 @@ class Walk:
             error: Exception | None = None
             with faults.failing(at) as walk:
                 try:
-                    await self.operation.act(running)
+                    await self.act(running)
                 except Exception as exc:
                     error = exc
             assert walk.reached is not None, "the point was not reached"
@@ -172,7 +176,7 @@ class Walk:
     async def cancel(self, at: int, before: State, after: State) -> None:
         async with controller(self.path) as running:
             with anyio.CancelScope() as scope:
-                await Stepped(self.operation.act(running), at, scope.cancel)
+                await Stepped(self.act(running), at, scope.cancel)
             await self.settled(running, [before, after], before)
 
     # --- what must hold then ----------------------------------------------------------
@@ -195,7 +199,7 @@ class Walk:
         assert problems == [], problems
         await others_work(running)
         if now == before and self.operation.act is not None:
-            await self.operation.act(running)
+            await self.act(running)
 
     async def tidy(self) -> None:
         """Remove all: nothing may be in the way."""
