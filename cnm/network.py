@@ -217,7 +217,7 @@ class Network:
         :raises AddressInUse: if the address belongs to somebody else
         :raises NoAvailableAddress: if all addresses are taken
         :raises NetworkNotFound: if the network has been deleted
-        :raises UnavailableError: if it could not be restored, see :attr:`fault`
+        :raises UnavailableError: if it has a :attr:`fault`
         """
         request = endpoint_request(
             name,
@@ -357,9 +357,8 @@ class Network:
             failures: list[Exception] = []
             try:
                 with anyio.CancelScope(shield=True):
-                    failures += await leaving.remove_network(
-                        self._services, self, force=force
-                    )
+                    remove = leaving.remove_network
+                    failures += await remove(self._services, self, force=force)
             except BaseException:
                 self._deleting = False
                 raise
