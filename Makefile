@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # every process has a host network of its own
 PARALLEL ?= --numprocesses=auto --maxprocesses=8 --dist=loadfile
 
-.PHONY: demo test lowest lint types docs bench clean python
+.PHONY: demo test soak lowest lint types docs bench clean python
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/demo.py
@@ -19,6 +19,15 @@ lowest: | python
 	$(VENV)-lowest/bin/pip install --quiet --disable-pip-version-check \
 		--constraint tests/lowest.txt --editable '.[test]'
 	$(VENV)-lowest/bin/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
+
+# random operations, with other seeds each time, for so many minutes
+MINUTES ?= 10
+soak: $(VENV)/test.stamp
+	end=$$(($$(date +%s) + 60 * $(MINUTES))); while [ $$(date +%s) -lt $$end ]; do \
+		seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); echo "seed $$seed"; \
+		CNM_TEST_MACHINE_SEED=$$seed $(BIN)/python -m pytest -q -s \
+			tests/integration/machine || exit 1; \
+	done
 
 lint: $(VENV)/lint.stamp
 	$(BIN)/ruff check .

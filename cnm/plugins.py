@@ -19,6 +19,9 @@ from .hookspecs import MANDATORY, PROJECT, IPAMDriver, NetworkDriver, Observer
 
 R = TypeVar("R")
 
+#: Seconds that the import of a driver's package may take.
+LOAD_TIMEOUT = 60.0
+
 #: Entry-point group of each kind of plugin.
 GROUPS: Mapping[type, str] = MappingProxyType(
     {
@@ -158,7 +161,7 @@ class DriverRegistry:
         self._refused: dict[str, str] = {}
         self._loaded: dict[str, Driver] = {}
         self._extra = dict(extra or {})
-        self._lock = anyio.Lock()
+        self._locks: dict[str, anyio.Lock] = {}
 
     def discover(self) -> None:
         """Find out which drivers installed packages declare. Blocks for some ms."""
@@ -214,7 +217,8 @@ class DriverRegistry:
         """
         if driver := self._loaded.get(name):
             return driver
-        async with self._lock:
+        # one that is slow to load, or hangs, keeps nobody from another
+        async with self._locks.setdefault(name, anyio.Lock()):
             if driver := self._loaded.get(name):
                 return driver
             driver = await self._load(name)
@@ -251,8 +255,16 @@ class DriverRegistry:
 
     async def _import(self, entry: EntryPoint) -> object:
         try:
-            plugin: object = await anyio.to_thread.run_sync(entry.load)
+            with anyio.fail_after(LOAD_TIMEOUT):
+                plugin: object = await anyio.to_thread.run_sync(
+                    entry.load, abandon_on_cancel=True
+                )
             return plugin() if inspect.isclass(plugin) else plugin
+        except TimeoutError as exc:  # it may be faster next time
+            raise DriverLoadError(
+                f"driver {entry.name!r} of {entry.value}: it was not imported within "
+                f"{LOAD_TIMEOUT:g} s"
+            ) from exc
         except Exception as exc:
             reason = f"driver {entry.name!r} of {entry.value}: {exc}"
             self._refused[entry.name] = reason

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import suppress
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import anyio
 import anyio.to_thread
@@ -232,3 +235,38 @@ async def test_given_drivers_hide_installed_ones() -> None:
     assert not driver.handles(cnm.events.NetworkCreated)
     info = next(each for each in registry.available if each.name == "bridge")
     assert (info.origin, info.distribution) == ("", "")
+
+
+async def test_a_package_that_hangs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    module = f"slow_{uuid4().hex}"  # it is imported once for each backend
+    (tmp_path / f"{module}.py").write_text(
+        "import time\ntime.sleep(1)\n"
+        "from tests.unit.core.test_plugins import Good as Driver\n",
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("cnm.plugins.LOAD_TIMEOUT", 0.4)
+    pairs = ("slow", f"{module}:Driver"), ("good", f"{__name__}:Good")
+    monkeypatch.setattr("cnm.plugins.entry_points", entries(*pairs))
+    registry = DriverRegistry(NetworkDriver)
+    registry.discover()
+    order: list[str] = []
+
+    async def load(name: str) -> None:
+        with suppress(DriverLoadError):
+            await registry.get(name)
+        order.append(name)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(load, "slow")
+        await anyio.sleep(0.02)
+        tasks.start_soon(load, "good")
+    assert order == ["good", "slow"]
+    with pytest.raises(DriverLoadError, match=r"it was not imported within 0\.4 s"):
+        await registry.get("slow")
+    assert registry.refused == {}
+    monkeypatch.setattr("cnm.plugins.LOAD_TIMEOUT", 5)
+    await registry.get("slow")
+    assert registry.loaded == ("good", "slow")
