@@ -76,6 +76,8 @@ class Controller(Upkeep, anyio.AsyncContextManagerMixin):
     :param on_damage: what is done when somebody removes links, routes or addresses of
         ours: :meth:`repair`, or only report it with DamageFound. The nftables table is
         put back in any case
+    :param driver_timeout: seconds that a handler of a driver may take, and a plan that
+        it returns; after that the operation fails, and is undone
     :raises InvalidError: with everything that is wrong with the parameters
 
     Entering the block raises:
@@ -105,6 +107,7 @@ class Controller(Upkeep, anyio.AsyncContextManagerMixin):
         accept_fwmark: str | int | None = None,
         dns_cache_size: int = 10_000,
         on_damage: Literal["repair", "report"] = "repair",
+        driver_timeout: float = 60.0,
     ) -> None:
         self._settings = check_settings(
             name,
@@ -123,6 +126,7 @@ class Controller(Upkeep, anyio.AsyncContextManagerMixin):
             accept_fwmark=accept_fwmark,
             dns_cache_size=dns_cache_size,
             on_damage=on_damage,
+            driver_timeout=driver_timeout,
         )
         self._name = self._settings.name
         self._running: Services | None = None

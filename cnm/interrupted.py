@@ -117,7 +117,7 @@ async def _undo_join(
         ),
     )
     if left is not None and left.plan is not None:
-        await services.kernel.run(left.plan)
+        await services.run(endpoint.handler, EndpointLeft, left.plan)
     if sandbox is not None:
         mark = f"{services.mark}:{endpoint.id}"
         await services.kernel.run(interfaces.remove_marked, sandbox.key, mark)

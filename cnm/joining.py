@@ -11,7 +11,7 @@ import anyio
 
 from . import leaving, publishing
 from .errors import CNMError
-from .events import EndpointJoined, JoinInfo
+from .events import EndpointJoined, EndpointLeft, JoinInfo
 from .gateways import Candidate
 from .interfaces import Interface, place, remove_marked
 from .linux import choose_index
@@ -57,7 +57,7 @@ async def join(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> None
         undo = partial(_undo, services, endpoint, joined)
         answer = await services.answer(endpoint.handler, joined, JoinInfo, undo=undo)
         operation.push(undo)
-        attachment = await _attach(services, sandbox, info, name, answer)
+        attachment = await _attach(services, sandbox, endpoint, name, answer)
         operation.push(
             leaving.take_out,
             *(services, sandbox, attachment.index, None, endpoint),
@@ -104,7 +104,7 @@ async def rejoin(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> No
             )
             rollback.push(undo)
             order = before.order
-            attachment = await _attach(services, sandbox, info, name, answer, order)
+            attachment = await _attach(services, sandbox, endpoint, name, answer, order)
             record = endpoint_record(info, attachment)
             await services.journal.write(Put(ENDPOINT + info.id, record))
     except BaseException:
@@ -156,7 +156,7 @@ async def _forget(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> N
 async def _undo(services: Services, endpoint: Endpoint, joined: EndpointJoined) -> None:
     left = await leaving.tell_left(services, endpoint, joined.sandbox, joined.interface)
     if left is not None and left.plan is not None:
-        await services.kernel.run(left.plan)
+        await services.run(endpoint.handler, EndpointLeft, left.plan)
         services.forgetter.addresses(left.forget)
     services.reaper.want(joined.sandbox.key)
 
@@ -164,7 +164,7 @@ async def _undo(services: Services, endpoint: Endpoint, joined: EndpointJoined) 
 async def _attach(
     services: Services,
     sandbox: Sandbox,
-    info: EndpointInfo,
+    endpoint: Endpoint,
     name: str,
     join: JoinInfo,
     order: int = 0,
@@ -175,6 +175,7 @@ async def _attach(
     :param join: the driver's part
     :param order: position of the joining, 0 for a new one
     """
+    info = endpoint.info
     interface = Interface(
         name=name,
         index=choose_index(),
@@ -194,9 +195,16 @@ async def _attach(
     await services.forgetter.settle(it.ip for it in interface.addresses)
     defaults, previous = sandbox.defaults_with(candidate)
     files = services.names.prepare(sandbox.situation((info, candidate)))
-    index = await services.kernel.run(
-        place, sandbox.key, interface, join, defaults, previous, files.run
+    plan = partial(
+        place,
+        key=sandbox.key,
+        interface=interface,
+        join=join,
+        defaults=defaults,
+        previous=previous,
+        finish=files.run,
     )
+    index = await services.run(endpoint.handler, EndpointJoined, plan)
     services.names.adopt(files)
     return Attachment(
         sandbox=sandbox.id,

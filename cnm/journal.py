@@ -19,6 +19,8 @@ from .store import Delete, Put, Store
 from .types import JSON
 
 INTENT = "intent/"
+#: Seconds that a store may keep an operation waiting; SQLiteStore has its own limit.
+STORE_TIMEOUT = 60.0
 
 #: What may be under way with an object.
 Deed: TypeAlias = Literal[
@@ -39,10 +41,12 @@ class Journal:
     """Writes records and intents.
 
     :param store: where they go
+    :param timeout: seconds that it may keep one waiting
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, timeout: float = STORE_TIMEOUT) -> None:
         self._store = store
+        self._timeout = timeout
         self._due: dict[str, Put | Delete] = {}
 
     async def write(self, *changes: Put | Delete) -> None:
@@ -52,7 +56,15 @@ class Journal:
         """
         changed = {change.key for change in changes}
         due = [it for key, it in self._due.items() if key not in changed]
-        await self._store.transaction(*due, *changes)
+        try:
+            # stores do not let themselves be interrupted once they have begun
+            with anyio.fail_after(self._timeout):
+                await self._store.transaction(*due, *changes)
+        except TimeoutError as exc:
+            raise StoreError(
+                f"{type(self._store).__name__} has not answered within "
+                f"{self._timeout:g} s"
+            ) from exc
         for key in (*(it.key for it in due), *changed):
             self._due.pop(key, None)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from types import NoneType
 from typing import TYPE_CHECKING
 
 from . import allocation, interfaces, publishing
 from .dns import undo_redirection
-from .errors import EndpointNotFound, StoreError, TeardownError
+from .errors import EndpointNotFound, KernelError, StoreError, TeardownError
 from .events import (
     EndpointDeleted,
     EndpointLeft,
@@ -89,7 +91,10 @@ async def take_out(
 ) -> None:
     """Take an endpoint's interface out of a sandbox that lives on."""
     files = services.names.prepare(sandbox.situation(without=endpoint))
-    await services.kernel.run(interfaces.take_out, sandbox.key, index, left, files.run)
+    plan = partial(
+        interfaces.take_out, key=sandbox.key, index=index, left=left, finish=files.run
+    )
+    await services.run(endpoint.handler, EndpointLeft, plan)
     services.names.adopt(files)
     services.reaper.want(sandbox.key)
     if left is not None:
@@ -241,6 +246,7 @@ async def _take_down(
         services.names.leave(endpoint.info)
     redirected = services.names.redirects(sandbox.info)
     services.names.remove(sandbox.info)
+    run = services.kernel.within(services.driver_timeout).run
     steps: list[tuple[Callable[..., None], tuple[object, ...]]] = []
     if sandbox.adopted and redirected:
         steps.append((undo_redirection, (sandbox.key,)))
@@ -251,7 +257,7 @@ async def _take_down(
         left = ()
     for plan, arguments in steps:
         try:
-            await services.kernel.run(plan, *arguments)
+            await run(plan, *arguments)
         except Exception as exc:
             failures.append(exc)
     if sandbox.adopted and endpoints:
@@ -261,9 +267,12 @@ async def _take_down(
     others = [other for other in services.sandboxes if other is not sandbox]
     key = "" if any(other.key == sandbox.key for other in others) else sandbox.key
     try:
-        await services.kernel.run(interfaces.destroy, key, left, directory)
+        await run(interfaces.destroy, key, left, directory)
     except Exception as exc:
         failures.append(exc)
+        if isinstance(exc, KernelError) and exc.errno == errno.ETIMEDOUT:
+            # a driver's plan hangs; what is ours is removed all the same
+            await services.kernel.run(interfaces.destroy, key, (), directory)
     services.reaper.forget(sandbox.key)
     if endpoints:
         services.reaper.want()

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import logging
-import os
 import socket
-import stat
-import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -19,12 +14,11 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from . import garbage, naming, restore
 from .bus import Bus
+from .claim import claim, disown, recognise, unclaim
 from .directory import Directory
 from .dns import open_names
 from .errors import (
     CNMError,
-    ConflictError,
-    KernelError,
     NetworkNotFound,
     SandboxNotFound,
     SubscriberTooSlow,
@@ -43,7 +37,6 @@ from .linux import (
     Kernel,
     Monitor,
     Sockets,
-    namespaces,
 )
 from .linux.announcer import Announcer
 from .linux.forgetter import Forgetter
@@ -67,81 +60,6 @@ STOP_TIMEOUT = 300
 OBSERVER_BUFFER = 10_000
 #: The file whose content tells this machine from others, machine-id(5).
 MACHINE_ID = "/etc/machine-id"
-
-
-def _default_run_dir() -> str:
-    if os.access("/run", os.W_OK):
-        return "/run/cnm"
-    if base := os.environ.get("XDG_RUNTIME_DIR"):
-        return f"{base}/cnm"
-    base = f"{tempfile.gettempdir()}/cnm-{os.getuid()}"
-    os.makedirs(base, mode=0o700, exist_ok=True)
-    status = os.lstat(base)
-    # anybody may have made it, in a directory that all can write to
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
-        raise KernelError(errno.EPERM, f"use {base}", "it belongs to somebody else")
-    return base
-
-
-def _claim(settings: Settings) -> tuple[str, int]:
-    """Make the controller's directory and lock it. Blocks.
-
-    :return: the directory, and the file descriptor that holds the lock
-    """
-    home = settings.netns or "/proc/self/ns/net"
-    try:
-        device, inode = namespaces.identity(home)
-    except OSError as exc:
-        raise KernelError(
-            exc.errno or errno.EIO, f"open the network namespace {home}"
-        ) from exc
-    base = settings.run_dir or _default_run_dir()
-    # one directory for each name on each host network
-    directory = f"{base}/{settings.name}-{device:x}.{inode:x}"
-    while True:
-        lock = _lock(directory, settings.name)
-        # whoever stopped meanwhile has removed the file that is locked here
-        if _is_same_file(lock, f"{directory}/lock"):
-            return directory, lock
-        os.close(lock)
-
-
-def _is_same_file(descriptor: int, path: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-def _lock(directory: str, name: str) -> int:
-    try:
-        for part in ("netns", "files"):
-            os.makedirs(f"{directory}/{part}", mode=0o755, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        lock = os.open(f"{directory}/lock", flags, 0o600)
-    except OSError as exc:
-        raise KernelError(exc.errno or errno.EIO, f"make {directory}") from exc
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise ConflictError(
-            f"a controller named {name!r} runs on this host network already"
-        ) from None
-    return lock
-
-
-def _unclaim(directory: str, lock: int) -> None:
-    """Unlock the controller's directory, and remove it if there is nothing in it."""
-    try:
-        os.rmdir(f"{directory}/netns")
-        os.rmdir(f"{directory}/files")
-        os.unlink(f"{directory}/lock")
-        os.rmdir(directory)
-    except OSError as exc:
-        _logger.debug("%s stays: %s", directory, exc)
-    finally:
-        os.close(lock)
 
 
 def _host_id() -> str:
@@ -201,16 +119,18 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Services:
     :param stack: is given what has to be closed
     """
     await anyio.to_thread.run_sync(require_capabilities, "run a controller")
-    directory, lock = await anyio.to_thread.run_sync(_claim, settings)
+    directory, lock = await anyio.to_thread.run_sync(claim, settings)
     stack.push_async_callback(
-        _shielded, anyio.to_thread.run_sync, _unclaim, directory, lock
+        _shielded, anyio.to_thread.run_sync, unclaim, directory, lock
     )
     kernel = await stack.enter_async_context(Kernel(settings.netns))
     await settings.store.open()
     stack.push_async_callback(_shielded, settings.store.close)
-    drivers = DriverRegistry(NetworkDriver, settings.drivers)
-    ipam_drivers = DriverRegistry(IPAMDriver, settings.ipam_drivers)
-    observers = DriverRegistry(Observer)
+    await recognise(settings, directory, kernel)
+    timeout = settings.driver_timeout
+    drivers = DriverRegistry(NetworkDriver, settings.drivers, timeout)
+    ipam_drivers = DriverRegistry(IPAMDriver, settings.ipam_drivers, timeout)
+    observers = DriverRegistry(Observer, timeout=timeout)
     for registry in (drivers, ipam_drivers, observers):
         await anyio.to_thread.run_sync(registry.discover)
     routes = await kernel.run(lambda sockets: HostRoutes())
@@ -245,6 +165,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Services:
         run_dir=directory,
         ephemeral=not settings.store.persistent,
         kernel=kernel,
+        driver_timeout=timeout,
         firewall=firewall,
         ports=ports,
         proxy=proxy,
@@ -353,6 +274,8 @@ async def stop(services: Services) -> list[Exception]:
         await services.forgetter.flush()
         if services.ephemeral:
             await services.kernel.run(_remove_table, services)
+        elif not services.networks and not services.sandboxes:
+            await services.kernel.run(lambda sockets: disown(services.run_dir))
     except Exception as exc:
         failures.append(exc)
     return failures

@@ -19,6 +19,8 @@ from .hookspecs import MANDATORY, PROJECT, IPAMDriver, NetworkDriver, Observer
 
 R = TypeVar("R")
 
+#: Seconds that a handler may take, unless the controller is told otherwise.
+DRIVER_TIMEOUT = 60.0
 #: Seconds that the import of a driver's package may take.
 LOAD_TIMEOUT = 60.0
 
@@ -55,7 +57,7 @@ class Driver:
         spec: type,
         *,
         origin: str = "",
-        timeout: float = 60,
+        timeout: float = DRIVER_TIMEOUT,
     ) -> None:
         self.name = name
         self.origin = origin
@@ -152,10 +154,17 @@ class DriverRegistry:
 
     :param spec: the hookspec class of the kind
     :param extra: further plugins by name: objects, or classes without arguments
+    :param timeout: seconds that a handler may take
     """
 
-    def __init__(self, spec: type, extra: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        spec: type,
+        extra: Mapping[str, object] | None = None,
+        timeout: float = DRIVER_TIMEOUT,
+    ) -> None:
         self._spec = spec
+        self._timeout = timeout
         self._installed: dict[str, EntryPoint] = {}
         self._packages: dict[str, str] = {}
         self._refused: dict[str, str] = {}
@@ -241,7 +250,9 @@ class DriverRegistry:
             origin = entry.value
             plugin = await self._import(entry)
         try:
-            return Driver(name, plugin, self._spec, origin=origin)
+            return Driver(
+                name, plugin, self._spec, origin=origin, timeout=self._timeout
+            )
         except DriverLoadError as exc:
             self._refused[name] = str(exc)
             raise

@@ -256,7 +256,7 @@ async def _tell_left(
     try:
         left = await services.handle(driver, event)
         if left is not None and left.plan is not None:
-            await services.kernel.run(left.plan)
+            await services.run(driver, EndpointLeft, left.plan)
     except CNMError:
         _logger.exception("what endpoint %r has left may remain", info.name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from types import NoneType
@@ -11,7 +12,7 @@ from .allocation import Surroundings
 from .bus import Bus
 from .directory import Directory
 from .dns import Names, name_servers
-from .errors import DriverError, InvalidError, SandboxNotFound
+from .errors import DriverError, InvalidError, KernelError, SandboxNotFound
 from .events import DriverEvent, DriverFailed, DriverLoaded, JoinInfo
 from .firewall import Firewall, admit
 from .journal import Journal
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from .sandbox import Sandbox
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -43,6 +45,7 @@ class Services:
     :ivar run_dir: directory of its namespaces and files
     :ivar manage_forward: whether we put rules into the chains of other firewalls
     :ivar repairs: whether damage that is noticed is mended, rather than reported
+    :ivar driver_timeout: seconds that a plan of a driver may take
     :ivar joins: how many endpoints have been joined so far
     :ivar ephemeral: whether what it makes goes when it stops
     :ivar report: what was found when the controller started
@@ -52,6 +55,7 @@ class Services:
     run_dir: str
     ephemeral: bool
     kernel: Kernel
+    driver_timeout: float
     firewall: Firewall
     ports: PortMapper
     proxy: Proxy | None
@@ -116,7 +120,7 @@ class Services:
         event = DriverLoaded(
             driver=driver.name,
             controller=self.name,
-            kernel=self.kernel,
+            kernel=self.kernel.within(self.driver_timeout),
             firewall=self.firewall,
             ports=self.ports,
             allow_direct_routing=self.allow_direct_routing,
@@ -137,6 +141,24 @@ class Services:
                 DriverFailed(driver=driver.name, event=event, error=str(exc))
             )
             raise
+
+    async def run(
+        self,
+        driver: Driver,
+        event: type[DriverEvent[R]],
+        plan: Callable[[Sockets], T],
+    ) -> T:
+        """Run a plan that a driver has returned, or that has one as a part.
+
+        :raises DriverError: if it takes too long
+        """
+        try:
+            return await self.kernel.within(self.driver_timeout).run(plan)
+        except KernelError as exc:
+            if exc.errno != errno.ETIMEDOUT:
+                raise
+            reason = f"its plan has not ended within {self.driver_timeout:g} s"
+            raise DriverError(driver.name, event.name, reason) from exc
 
     async def answer(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -41,6 +42,7 @@ class Settings:
     accept_fwmark: tuple[int, int] | None
     dns_cache_size: int
     on_damage: str
+    driver_timeout: float
 
 
 def check_settings(
@@ -61,6 +63,7 @@ def check_settings(
     accept_fwmark: object,
     dns_cache_size: object,
     on_damage: object,
+    driver_timeout: object,
 ) -> Settings:
     """Check the parameters of a controller.
 
@@ -91,6 +94,7 @@ def check_settings(
         accept_fwmark=_given(faults, "accept_fwmark", _fwmark, accept_fwmark),
         dns_cache_size=faults.parse("dns_cache_size", _size, dns_cache_size) or 0,
         on_damage=faults.parse("on_damage", _policy, on_damage) or "",
+        driver_timeout=faults.parse("driver_timeout", _seconds, driver_timeout) or 0.0,
     )
     binding6 = settings.host_binding_ipv6
     if binding6 is not None and binding6.version != 6:
@@ -147,6 +151,14 @@ def _policy(value: object) -> str:
     if not isinstance(value, str) or value not in _POLICIES:
         raise ValueError(f"expected 'repair' or 'report', not {shown(value)}")
     return value
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        seconds = float(value)
+        if 0 < seconds < math.inf:
+            return seconds
+    raise ValueError(f"expected seconds, more than 0, not {shown(value)}")
 
 
 def _size(value: object) -> int:

@@ -1,16 +1,19 @@
 """Threads for work that blocks.
 
 Work that has begun is waited for, whatever happens to the one who waits, so that its
-result is never lost: what has been done can be kept, or undone.
+result is never lost: what has been done can be kept, or undone. Only what takes longer
+than it was given is abandoned, and its thread with it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Generic, TypeAlias, TypeVar, cast
 from weakref import WeakSet
@@ -27,14 +30,23 @@ _Notify: TypeAlias = Callable[[Callable[[], object]], object]
 _logger = logging.getLogger(__name__)
 
 
+class Overdue(TimeoutError):
+    """Work that has taken longer than it may."""
+
+
 class _Job(Generic[C, T]):
     def __init__(self, work: Callable[[C], T]) -> None:
         self._work = work
         self.done = anyio.Event()
+        self.began = math.inf
+        self.thread: threading.Thread | None = None
+        self.finished = False
         self._result: T
         self._error: BaseException | None = None
 
     def do(self, context: C) -> None:
+        self.thread = threading.current_thread()
+        self.began = time.monotonic()
         try:
             self._result = self._work(context)
         except BaseException as exc:
@@ -62,17 +74,20 @@ def _loop_notifier() -> _Notify:
     return asyncio.get_running_loop().call_soon_threadsafe
 
 
-async def _wait_regardless(done: anyio.Event) -> bool:
+async def _wait_regardless(done: anyio.Event, timeout: float = math.inf) -> bool:
     """Wait for an event; cancellation is put off until afterwards.
 
+    :param timeout: seconds after which it is not waited for any longer
     :return: whether asyncio's own cancellation has been put off
     """
     put_off = False
-    with anyio.CancelScope(shield=True):
+    with anyio.move_on_after(timeout, shield=True) as scope:
         while not done.is_set():
             try:
                 await done.wait()
             except asyncio.CancelledError:
+                if scope.cancel_called:
+                    raise  # its own: the time is over
                 # Task.cancel(), asyncio.timeout() and Ctrl-C go through a shield
                 put_off = True
     if put_off and (task := asyncio.current_task()):
@@ -115,12 +130,15 @@ class Workers(Generic[C]):
         self._stopped: anyio.Event | None = None
         self._notify = _loop_notifier()
 
-    async def run(self, work: Callable[[C], T]) -> T:
+    async def run(self, work: Callable[[C], T], timeout: float = math.inf) -> T:
         """Have a thread do something, and return what it returns.
 
         Cancellation is seen before the work begins, and never afterwards: work that has
         begun is done to its end, and its result is returned.
 
+        :param timeout: seconds that the work may take once it has begun; after that
+            another thread takes the place of the one that does it
+        :raises Overdue: if it takes longer; what comes of it is not known
         :raises UnavailableError: if the threads have been told to end
         """
         await anyio.lowlevel.checkpoint_if_cancelled()
@@ -132,8 +150,17 @@ class Workers(Generic[C]):
             self._load += 1
         self._start_thread()
         self._jobs.put(cast("_Job[C, object]", job))
-        if (await _wait_regardless(job.done)) and (task := asyncio.current_task()):
+        put_off = await _wait_regardless(job.done, timeout)
+        while not job.done.is_set():
+            # it may have had to wait for its turn
+            left = min(job.began + timeout - time.monotonic(), timeout)
+            if left <= 0 and self._abandon(cast("_Job[C, object]", job)):
+                break
+            put_off |= await _wait_regardless(job.done, max(left, 0))
+        if put_off and (task := asyncio.current_task()):
             self._put_off.add(task)
+        if not job.done.is_set():
+            raise Overdue(f"it has not ended within {timeout:g} s")
         return job.result()
 
     async def _see_put_off(self) -> None:
@@ -170,10 +197,30 @@ class Workers(Generic[C]):
             self._threads.add(thread)
         thread.start()
 
-    def _done(self, job: _Job[C, object]) -> None:
+    def _abandon(self, job: _Job[C, object]) -> bool:
+        """Do without the thread that does a job, unless that is done by now."""
         with self._lock:
+            if job.thread not in self._threads or job.finished:
+                return False
+            self._threads.discard(job.thread)
+            self._load -= 1
+            stopped, last = self._stopped, not self._threads
+        _logger.critical("a thread of %s does not return: it is replaced", self._name)
+        if stopped is None:
+            self._start_thread()
+        elif last:
+            stopped.set()
+        return True
+
+    def _done(self, job: _Job[C, object]) -> bool:
+        """Hand back a job; return whether somebody still waits for it."""
+        with self._lock:
+            if job.thread and job.thread not in self._threads:
+                return False
+            job.finished = True
             self._load -= 1
         self._notify(job.done.set)
+        return True
 
     def _serve(self) -> None:
         replace = True
@@ -181,8 +228,9 @@ class Workers(Generic[C]):
             replace = self._work()
         finally:
             with self._lock:
+                mine = threading.current_thread() in self._threads
                 self._threads.discard(threading.current_thread())
-                stopped = self._stopped if not self._threads else None
+                stopped = self._stopped if mine and not self._threads else None
             if stopped is not None:
                 self._notify(stopped.set)
             elif replace:
@@ -203,7 +251,8 @@ class Workers(Generic[C]):
                 if job is None:
                     return False
                 job.do(context)
-                self._done(job)
+                if not self._done(job):
+                    return False  # it has been replaced
                 del job
             _logger.critical("a thread of %s is lost", self._name)
             return True

@@ -7,6 +7,9 @@ of an operation, and costs one trip to a worker thread.
 
 from __future__ import annotations
 
+import copy
+import errno
+import math
 import os
 import socket
 import threading
@@ -14,11 +17,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from ..errors import KernelError
-from ..workers import Workers
+from ..workers import Overdue, Workers
 from . import namespaces
 from .netlink import NETLINK_NETFILTER, NetlinkSocket
 
@@ -227,6 +231,7 @@ class Kernel:
         self._limit = threads
         self._kept = _Kept()
         self._home = -1
+        self._timeout = math.inf
         self._workers: Workers[Sockets]
 
     async def __aenter__(self) -> Self:
@@ -258,6 +263,15 @@ class Kernel:
         namespaces.enter(self._home)
         return Sockets(self._home, self._kept)
 
+    def within(self, timeout: float) -> Kernel:
+        """Return the same Kernel, for plans that may take so many seconds at most.
+
+        A thread that does not return in time is replaced, so that other plans go on.
+        """
+        limited = copy.copy(self)
+        limited._timeout = timeout
+        return limited
+
     async def run(
         self,
         plan: Callable[Concatenate[Sockets, P], T],
@@ -268,5 +282,20 @@ class Kernel:
 
         Cancellation is seen before the plan starts, and never afterwards: a plan that
         has been started runs to its end, and its result is returned.
+
+        :raises KernelError: ETIMEDOUT, if it takes longer than :meth:`within` allows;
+            what comes of it is not known
         """
-        return await self._workers.run(lambda sockets: plan(sockets, *args, **kwargs))
+        try:
+            return await self._workers.run(
+                lambda sockets: plan(sockets, *args, **kwargs), self._timeout
+            )
+        except Overdue as exc:
+            raise KernelError(errno.ETIMEDOUT, f"run {_title(plan)}", str(exc)) from exc
+
+
+def _title(plan: Callable[..., object]) -> str:
+    """Return what a plan is called, and so whose it is."""
+    while isinstance(plan, partial):
+        plan = plan.func
+    return f"{plan.__module__}.{getattr(plan, '__qualname__', type(plan).__name__)}"

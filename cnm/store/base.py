@@ -86,8 +86,11 @@ class Store(ABC):
     async def transaction(self, *changes: Put | Delete) -> None:
         """Make all of the changes, or none of them.
 
-        A transaction that has begun is not interrupted by cancellation. It is durable
-        if one of its changes is.
+        A transaction that has begun is not interrupted by cancellation, and what has
+        been cancelled before is not made. It is durable if one of its changes is. A
+        store that may hang, such as one at the end of a network, ends that itself: it
+        raises StoreError after a time, and sees to it that what it has given up is not
+        made afterwards.
 
         :raises StoreConflict: if a record has another version than the one expected
         :raises StoreError: if the changes cannot be written

@@ -23,7 +23,7 @@ LEVELS = (
     ("plugins", "bus", "store", "ipam"),
     ("absent", "findings"),
     ("allocation", "interfaces", "journal", "settings"),
-    ("services", "service_records"),
+    ("services", "service_records", "claim"),
     ("naming",),
     ("creation", "publishing", "joining", "leaving"),
     ("endpoint",),

@@ -209,14 +209,38 @@ async def test_what_is_in_no_record_is_swept(path: Path) -> None:
         await network.connect(box)
         key = box.key
         with_all = host_links()
+        ours = f"{controller._services.run_dir}/store"
     for name in (path, path.with_name(path.name + "-wal")):
         name.unlink(missing_ok=True)
-    assert host_links() == with_all
+    # what lives is not rubbish because its records are lost
+    for other in (store, SQLiteStore(path)):
+        with pytest.raises(cnm.StoreError) as caught:
+            async with Controller(store=other):
+                pass
+        assert str(caught.value) == (
+            "controller 'cnm' has left networks or sandboxes on this host, and another "
+            "store has the records of them: start it with that store, or delete "
+            f"{ours} to have them removed"
+        )
+        assert host_links() == with_all
+    os.unlink(ours)
     async with Controller(store=store) as controller:
         assert controller.networks == ()
         with anyio.fail_after(3):
             while host_links() != ["lo"] or os.path.exists(key):
                 await anyio.sleep(0.02)
+
+
+async def test_another_store_is_fine_when_nothing_lives(path: Path) -> None:
+    async with Controller(store=SQLiteStore(path)) as controller:
+        network = await controller.create_network("front")
+        await network.connect(await controller.create_sandbox("box"))
+        ours = f"{controller._services.run_dir}/store"
+    assert os.path.exists(ours)
+    await remove_all(path)
+    assert not os.path.exists(ours)
+    async with Controller(store=cnm.MemoryStore()) as controller:
+        assert controller.networks == ()
 
 
 async def test_a_failing_body_keeps_what_persists(path: Path) -> None:
