@@ -9,7 +9,7 @@ import anyio
 
 from . import inspection, repair
 from .events import DamageFound, FirewallRebuilt, LinkRemoved
-from .linux import LinkGone, Overrun, RouteGone
+from .linux import LinkGone, Overrun, RouteGone, TableChanged
 from .services import Services
 
 _logger = logging.getLogger(__name__)
@@ -39,6 +39,8 @@ class Watcher:
                     self._link_gone(change)
                 elif isinstance(change, RouteGone):
                     self._route_gone(change)
+                elif isinstance(change, TableChanged):
+                    self._table_changed(change)
                 else:
                     await self._mend_firewall()
                     if isinstance(change, Overrun):
@@ -79,6 +81,12 @@ class Watcher:
             LinkRemoved(controller=services.name, link=change.name, object_id=identity)
         )
         self._damaged.set()
+
+    def _table_changed(self, change: TableChanged) -> None:
+        """Look whether somebody else has deleted what is ours."""
+        firewall = self._services.firewall
+        if change.name == firewall.table and not firewall.has_changed_by(change.port):
+            self._damaged.set()
 
     def _route_gone(self, change: RouteGone) -> None:
         """Take a lost route for a bridge that is down, or has lost an address."""

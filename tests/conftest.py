@@ -35,6 +35,18 @@ def pytest_configure(config: pytest.Config) -> None:
     private_host()
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many points have been walked through, and steps taken at random."""
+    passed = terminalreporter.getreports("passed")
+    properties = [it for report in passed for it in report.user_properties]
+    for name, what in (
+        ("walked", "faults at the steps of operations"),
+        ("steps", "steps of the state machine"),
+    ):
+        if counts := [int(str(count)) for key, count in properties if key == name]:
+            terminalreporter.write_line(f"{sum(counts)} {what}")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pycollect_makeitem(
     collector: pytest.Module | pytest.Class, name: str, obj: object

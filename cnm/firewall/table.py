@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 # How often somebody else may change tables while this one is being read and rebuilt.
 _REBUILD_ATTEMPTS = 20
+#: The kernel did not say what has become of a request: netlink_ack() of
+#: net/netlink/af_netlink.c had no memory for it, or the answer did not fit.
+_UNCERTAIN = (errno.ENOBUFS, errno.EIO)
 _DEFAULT_CONTROLLER = "cnm"
 
 _Place: TypeAlias = "tuple[str, tuple[Value, ...], tuple[Value, ...] | None]"
@@ -77,6 +80,7 @@ class Firewall:
         self._lock = threading.Lock()
         self._built = False
         self._elements: _Elements = {}
+        self._ports: set[int] = set()
 
     def __contains__(self, element: Element) -> bool:
         """Tell whether an element ought to be in the table."""
@@ -88,6 +92,10 @@ class Firewall:
         with self._lock:
             elements = [it for it in self._elements.values() if it.set is BRIDGES]
         return tuple(sorted(str(element.key[0]) for element in elements))
+
+    def has_changed_by(self, port: int) -> bool:
+        """Tell whether the table has been changed by way of a netlink socket."""
+        return port in self._ports
 
     def update(
         self,
@@ -110,9 +118,18 @@ class Firewall:
             batch = Batch(self.table)
             batch.delete_elements(change.removed.values())
             batch.add_elements(change.added.values())
-            if self._built and not _commit_if_there(sockets.nft, batch):
-                self._rebuild(sockets, change.wanted())
+            if self._built:
+                self._commit(sockets, batch, change)
             change.apply()
+
+    def _commit(self, sockets: NftSockets, batch: Batch, change: _Change) -> None:
+        try:
+            if not self._commit_if_there(sockets, batch):
+                self._rebuild(sockets, change.wanted())
+        except NetlinkError as exc:
+            if exc.errno in _UNCERTAIN:
+                self._rebuild(sockets, self._elements)
+            raise
 
     def rebuild(self, sockets: NftSockets) -> None:
         """Make the table anew, with all its elements, without a gap in between.
@@ -158,13 +175,14 @@ class Firewall:
         batch.delete_table()
         with self._lock:
             self._built = False
-            _commit_if_there(sockets.nft, batch)
+            self._commit_if_there(sockets, batch)
 
     def exists(self, sockets: NftSockets) -> bool:
         """Return whether the kernel has the table."""
         return self.enabled and self.table in tables(sockets)
 
     def _rebuild(self, sockets: NftSockets, elements: _Elements) -> None:
+        self._ports.add(sockets.nft.port)
         batch = Batch(self.table)
         batch.add_table()  # so that there is one to delete
         batch.delete_table()
@@ -177,6 +195,17 @@ class Firewall:
         raise NetlinkError(
             errno.ERESTART, f"rebuild table {self.table}", "it kept being changed"
         )
+
+    def _commit_if_there(self, sockets: NftSockets, batch: Batch) -> bool:
+        """Commit, and return False if what is to be changed does not exist."""
+        self._ports.add(sockets.nft.port)
+        try:
+            commit(sockets.nft, batch)
+        except NetlinkError as exc:
+            if exc.errno != errno.ENOENT:
+                raise
+            return False
+        return True
 
     def _replace(self, nft: NetlinkSocket, ours: Batch) -> bool:
         """Replace the table, and return False if somebody changed it meanwhile."""
@@ -245,14 +274,3 @@ class _Change:
 
 def _place(element: Element) -> _Place:
     return element.set.name, element.key, element.end
-
-
-def _commit_if_there(nft: NetlinkSocket, batch: Batch) -> bool:
-    """Commit, and return False if what is to be changed does not exist."""
-    try:
-        commit(nft, batch)
-    except NetlinkError as exc:
-        if exc.errno != errno.ENOENT:
-            raise
-        return False
-    return True

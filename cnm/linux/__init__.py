@@ -37,7 +37,7 @@ from .links import (
     set_ipv4_configuration,
     set_link,
 )
-from .monitor import LinkGone, Monitor, Overrun, RouteGone, TableGone
+from .monitor import LinkGone, Monitor, Overrun, RouteGone, TableChanged, TableGone
 from .neighbours import delete_neighbour, set_fdb, set_neighbour
 from .netlink import (
     NETLINK_NETFILTER,
@@ -75,6 +75,7 @@ __all__ = [
     "RouteGone",
     "SandboxSockets",
     "Sockets",
+    "TableChanged",
     "TableGone",
     "add_address",
     "add_bridge",

@@ -17,6 +17,10 @@ from .nftables.batch import (
     GENERAL,
     INET,
     NFNL_SUBSYS_NFTABLES,
+    NFT_MSG_DELCHAIN,
+    NFT_MSG_DELRULE,
+    NFT_MSG_DELSET,
+    NFT_MSG_DELSETELEM,
     NFT_MSG_DELTABLE,
     NFT_MSG_NEWGEN,
     NFT_MSG_NEWTABLE,
@@ -40,6 +44,8 @@ if TYPE_CHECKING:
 # include/uapi/linux/netfilter/nfnetlink.h
 _NFNLGRP_NFTABLES = 7
 _AF_UNSPEC = 0
+#: All of these name their table in their first attribute.
+_DELETIONS = (NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_DELSET, NFT_MSG_DELSETELEM)
 _ROUTES = (RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE)
 
 
@@ -60,6 +66,17 @@ class TableGone:
 
 
 @dataclass(frozen=True, slots=True)
+class TableChanged:
+    """Something has been deleted from an nftables table of family inet.
+
+    :ivar port: port of the netlink socket that has done it
+    """
+
+    name: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class Overrun:
     """Changes came faster than they were read: look at everything anew."""
 
@@ -74,7 +91,7 @@ class RouteGone:
     index: int
 
 
-Change: TypeAlias = LinkGone | RouteGone | TableGone | Overrun
+Change: TypeAlias = LinkGone | RouteGone | TableGone | TableChanged | Overrun
 
 
 class Monitor:
@@ -87,6 +104,7 @@ class Monitor:
 
     def __init__(self) -> None:
         self._deleted: list[str] = []
+        self._changed: dict[str, int] = {}
         with ExitStack() as stack:
             # one file descriptor to wait for, in place of two
             self._ready = stack.enter_context(select.epoll())
@@ -142,6 +160,7 @@ class Monitor:
             if exc.errno != errno.ENOBUFS:
                 raise
             self._deleted.clear()
+            self._changed.clear()
             yield Overrun()
             return
         for message in arrived:
@@ -157,12 +176,18 @@ class Monitor:
             elif message.kind >= NFNL_SUBSYS_NFTABLES:
                 yield from self._tables(message)
 
-    def _tables(self, message: Message) -> Iterator[TableGone]:
+    def _tables(self, message: Message) -> Iterator[TableGone | TableChanged]:
         """Follow the tables; a transaction may delete one and make it again."""
         kind = message.kind - NFNL_SUBSYS_NFTABLES
         if kind == NFT_MSG_NEWGEN:
             deleted, self._deleted = self._deleted, []
+            changed, self._changed = self._changed, {}
             yield from map(TableGone, deleted)
+            for name in changed.keys() - set(deleted):
+                yield TableChanged(name, changed[name])
+        elif kind in _DELETIONS and message.body[0] == INET:
+            name = text(attributes(message.body, GENERAL.size).get(NFTA_TABLE_NAME))
+            self._changed[name] = message.port
         elif kind in (NFT_MSG_NEWTABLE, NFT_MSG_DELTABLE) and message.body[0] == INET:
             name = text(attributes(message.body, GENERAL.size).get(NFTA_TABLE_NAME))
             if name in self._deleted:

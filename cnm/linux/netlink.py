@@ -84,11 +84,15 @@ class Request:
 
 
 class Message(NamedTuple):
-    """One netlink message that has been received."""
+    """One netlink message that has been received.
+
+    :ivar port: the port of whoever caused a multicast message, 0 for the kernel
+    """
 
     kind: int
     body: bytes
     flags: int = 0
+    port: int = 0
 
 
 class NetlinkSocket:
@@ -118,6 +122,7 @@ class NetlinkSocket:
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
         self._resize(_SO_RCVBUFFORCE, socket.SO_RCVBUF, _CALL_BUFFER)
         self._socket.bind((0, 0))
+        self._port: int = self._socket.getsockname()[0]
         self._sequence = 0
 
     def __enter__(self) -> Self:
@@ -134,6 +139,11 @@ class NetlinkSocket:
     def close(self) -> None:
         """Close the socket. Closing it twice is no error."""
         self._socket.close()
+
+    @property
+    def port(self) -> int:
+        """The socket's own port, by which others are told who causes a change."""
+        return self._port
 
     def fileno(self) -> int:
         """Return the file descriptor, -1 once the socket is closed."""
@@ -226,7 +236,7 @@ class NetlinkSocket:
                 overrun = exc
                 continue
             received += [
-                Message(kind, buffer[start:end], flags)
+                Message(kind, buffer[start:end], flags, _sender(buffer, start))
                 for kind, flags, _, start, end in messages(buffer)
                 if kind >= NLMSG_MIN_TYPE
             ]
@@ -322,6 +332,11 @@ class NetlinkSocket:
         if not finished:
             raise NetlinkError(errno.EIO, requests[0].what, "no answer came")
         return answers, interrupted
+
+
+def _sender(buffer: bytes, start: int) -> int:
+    """Return the port in the header of the message whose body starts here."""
+    return int.from_bytes(buffer[start - 4 : start], sys.byteorder)
 
 
 def _explanation(buffer: bytes, start: int, end: int, kind: int, flags: int) -> str:

@@ -58,8 +58,8 @@ def set_aside(path: Path, reason: object) -> StoreError:
     except OSError as exc:
         return StoreError(f"{fault}, and cannot be moved away: {exc}")
     return StoreError(
-        f"{fault}: it is now {moved}; the next start begins with an empty store, unless"
-        " a backup is put in its place before"
+        f"{fault}: it is now {moved}, and the next start begins with an empty store,"
+        " unless a backup is put in its place before"
     )
 
 

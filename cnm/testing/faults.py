@@ -25,7 +25,7 @@ from functools import wraps
 from typing import Any, Literal, TypeAlias
 from unittest.mock import patch
 
-from ..errors import DriverError, ForbiddenError, KernelError, StoreError
+from ..errors import DriverError, ForbiddenError, NetlinkError, StoreError
 from ..linux import NetlinkSocket, Request, namespaces
 from ..plugins import Driver
 from ..store import Store
@@ -60,20 +60,31 @@ class Walk:
     :ivar reached: the one at which the fault was, if it has been reached
     """
 
-    def __init__(self, at: int, strike: Callable[[Point], None]) -> None:
+    def __init__(
+        self, at: int, strike: Callable[[Point], None], *, after: bool = False
+    ) -> None:
         self.points: list[Point] = []
         self.reached: Point | None = None
         self._at = at
         self._strike = strike
+        self._after = after
         self._lock = threading.Lock()
 
-    def pass_by(self, kind: Kind, what: str) -> None:
-        """Count a point; strike, if it is the one."""
+    @contextmanager
+    def step(self, kind: Kind, what: str) -> Iterator[None]:
+        """Count the step that the block is; strike, if it is the one."""
         with self._lock:
             point = Point(len(self.points) + 1, kind, what)
             self.points.append(point)
-        if point.number == self._at:
+        chosen = point.number == self._at
+        if chosen:
             self.reached = point
+        # only the kernel does something and is not able to say so
+        late = self._after and kind == "kernel"
+        if chosen and not late:
+            self._strike(point)
+        yield
+        if chosen and late:
             self._strike(point)
 
 
@@ -88,11 +99,14 @@ def counting() -> Iterator[list[Point]]:
 
 
 @contextmanager
-def failing(at: int, error: Exception | None = None) -> Iterator[Walk]:
+def failing(
+    at: int, error: Exception | None = None, *, after: bool = False
+) -> Iterator[Walk]:
     """Have the step at a point fail, in place of being done. Later ones are done.
 
     :param at: number of the point
-    :param error: what is raised there; if None what is usual: a KernelError (ENOBUFS),
+    :param after: if it is a step of the kernel, have it be done, and its answer lost
+    :param error: what is raised there; if None what is usual: a NetlinkError (ENOBUFS),
         a StoreError, or a DriverError
     :raises ForbiddenError: if another block of this module is active
     """
@@ -102,7 +116,7 @@ def failing(at: int, error: Exception | None = None) -> Iterator[Walk]:
             raise error
         _raise_default(point)
 
-    with _walking(at, strike) as walk:
+    with _walking(at, strike, after=after) as walk:
         yield walk
 
 
@@ -123,7 +137,7 @@ def killing(at: int) -> Iterator[Walk]:
 
 def _raise_default(point: Point) -> None:
     if point.kind == "kernel":
-        raise KernelError(errno.ENOBUFS, point.what, "a fault was injected")
+        raise NetlinkError(errno.ENOBUFS, point.what, "a fault was injected")
     if point.kind == "store":
         raise StoreError(f"{point.what}: a fault was injected")
     driver, _, event = point.what.rpartition(" ")
@@ -131,11 +145,13 @@ def _raise_default(point: Point) -> None:
 
 
 @contextmanager
-def _walking(at: int, strike: Callable[[Point], None]) -> Iterator[Walk]:
+def _walking(
+    at: int, strike: Callable[[Point], None], *, after: bool = False
+) -> Iterator[Walk]:
     if not _lock.acquire(blocking=False):
         raise ForbiddenError("faults are being injected already")
     try:
-        walk = Walk(at, strike)
+        walk = Walk(at, strike, after=after)
         with ExitStack() as stack:
             for change in _changes(walk):
                 stack.enter_context(change)
@@ -152,9 +168,10 @@ def _changes(walk: Walk) -> Iterator[Any]:
     def counted_call(
         self: NetlinkSocket, *requests: Request, acknowledged: int = -1
     ) -> Any:
-        if any(map(_changes_something, requests)):
-            walk.pass_by("kernel", _what(requests))
-        return call(self, *requests, acknowledged=acknowledged)
+        if not any(map(_changes_something, requests)):
+            return call(self, *requests, acknowledged=acknowledged)
+        with walk.step("kernel", _what(requests)):
+            return call(self, *requests, acknowledged=acknowledged)
 
     yield patch.object(NetlinkSocket, "call", counted_call)
     for name in _NAMESPACES:
@@ -166,8 +183,8 @@ def _changes(walk: Walk) -> Iterator[Any]:
 
     @wraps(hook)
     async def counted_hook(self: Driver, name: str, event: Any) -> Any:
-        walk.pass_by("driver", f"{self.name} {event.name}")
-        return await hook(self, name, event)
+        with walk.step("driver", f"{self.name} {event.name}"):
+            return await hook(self, name, event)
 
     yield patch.object(Driver, "call", counted_hook)
 
@@ -189,8 +206,8 @@ def _counted_namespace(walk: Walk, name: str) -> Callable[..., object]:
 
     @wraps(original)
     def counted(*args: object) -> object:
-        walk.pass_by("kernel", f"{name} a network namespace")
-        return original(*args)
+        with walk.step("kernel", f"{name} a network namespace"):
+            return original(*args)
 
     return counted
 
@@ -201,8 +218,8 @@ def _counted_store(walk: Walk, kind: type[Store]) -> Callable[..., Awaitable[Non
     @wraps(original)
     async def counted(self: Store, *changes: Any) -> None:
         keys = ", ".join(f"{type(it).__name__} {it.key}" for it in changes)
-        walk.pass_by("store", keys)
-        await original(self, *changes)
+        with walk.step("store", keys):
+            await original(self, *changes)
 
     return counted
 

@@ -197,6 +197,23 @@ async def test_it_happens_by_itself() -> None:
             await works(one, two)
 
 
+async def test_rules_are_missed_at_once() -> None:
+    async with Controller() as controller:
+        _, one, two = await built(controller)
+        async with controller.subscribe(cnm.DamageFound) as events:
+            with NetlinkSocket(NETLINK_NETFILTER) as nft:
+                batch = Batch("cnm")
+                ours = controller._services.firewall._elements.values()
+                batch.delete_elements([it for it in ours if it.set.name == "any4"])
+                commit(nft, batch)
+            with anyio.fail_after(10):
+                event = await anext(events)
+            (found,) = event.differences
+            assert found.problem == "set any4 has 0 elements in place of 1"
+            assert found.mended
+            await works(one, two)
+
+
 async def test_it_is_only_reported(passive: Controller) -> None:
     async with passive as controller:
         await built(controller)

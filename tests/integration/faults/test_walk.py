@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -44,19 +45,25 @@ def shares() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-@pytest.mark.parametrize("mode", ["fail", "cancel"])
-def test_half_done_is_not_done(name: str, mode: str) -> None:
+@pytest.mark.parametrize("mode", ["fail", "lose", "cancel"])
+def test_half_done_is_not_done(
+    name: str, mode: str, record_property: Callable[[str, object], None]
+) -> None:
     if (name, mode) == ("start", "cancel"):
         pytest.skip("a start that is cancelled is like one that fails")
     for backend, share in shares():
         found = walk(name, mode, backend, share)
+        record_property("walked", found["walked"])
         assert isinstance(found["steps"], int)
         assert found["steps"] > 0
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_the_next_start_undoes_or_completes(name: str) -> None:
+def test_the_next_start_undoes_or_completes(
+    name: str, record_property: Callable[[str, object], None]
+) -> None:
     found = walk(name, "kill", "asyncio", "0/1")
+    record_property("walked", found["walked"])
     kinds = {"store"}
     if name not in WITHOUT_DRIVER:
         kinds.add("driver")

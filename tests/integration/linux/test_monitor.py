@@ -9,12 +9,14 @@ import anyio
 import pytest
 
 from cnm.errors import MissingCapability
-from cnm.firewall import Firewall
+from cnm.firewall import Element, Firewall
+from cnm.firewall.ruleset import BRIDGES
 from cnm.linux import (
     LinkGone,
     Monitor,
     Overrun,
     RouteGone,
+    TableChanged,
     TableGone,
     add_address,
     add_bridge,
@@ -41,24 +43,43 @@ def monitor(host: Namespace) -> Iterator[Monitor]:
 
 
 async def changes(
-    monitor: Monitor, count: int, cause: Callable[[], None], *, routes: bool = False
+    monitor: Monitor,
+    count: int,
+    cause: Callable[[], None],
+    *also: type[RouteGone] | type[TableChanged],
 ) -> list[object]:
     """Return the next changes, while something causes them.
 
-    :param routes: whether routes are of interest; every link has some for IPv6
+    :param also: what is of interest, too; every link has routes for IPv6
     """
+    ignored = tuple({RouteGone, TableChanged} - set(also))
     found: list[object] = []
     with anyio.fail_after(3):
         async with anyio.create_task_group() as group:
             group.start_soon(anyio.to_thread.run_sync, cause)
             async with aclosing(monitor.watch()) as watching:
                 async for change in watching:
-                    if isinstance(change, RouteGone) > routes:
+                    if isinstance(change, ignored):
                         continue
                     found.append(change)
                     if len(found) == count:
                         break
     return found
+
+
+async def test_what_is_deleted_from_a_table(host: Namespace, monitor: Monitor) -> None:
+    firewall = Firewall("cnm")
+    element = Element(BRIDGES, ("br0",))
+    host.run(lambda: firewall.rebuild(host))
+
+    def cause() -> None:
+        firewall.update(host, add=[element])
+        firewall.update(host, remove=[element])
+
+    found = await changes(monitor, 1, cause, TableChanged)
+    assert found == [TableChanged("cnm", host.nft.port)]
+    assert firewall.has_changed_by(host.nft.port)
+    assert not firewall.has_changed_by(host.nft.port + 1)
 
 
 async def test_links(host: Namespace, monitor: Monitor) -> None:
@@ -89,7 +110,7 @@ async def test_routes(host: Namespace, monitor: Monitor) -> None:
             delete_address(40, IPv4Interface("10.9.0.1/24")),
         )
 
-    assert await changes(monitor, 1, cause, routes=True) == [RouteGone(40)]
+    assert await changes(monitor, 1, cause, RouteGone) == [RouteGone(40)]
 
 
 async def test_a_link_that_moves_is_gone(host: Namespace, monitor: Monitor) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -333,7 +332,8 @@ class Machine(RuleBasedStateMachine):
             assert status.in_use == len(network.endpoints) + RESERVED
         records = await self.controller._services.store.scan("")
         keys = {record.key for record in records}
-        objects = {f"network/{network.id}" for network in self.controller.networks}
+        objects = {"controller/identity"}
+        objects |= {f"network/{network.id}" for network in self.controller.networks}
         objects |= {f"sandbox/{sandbox.id}" for sandbox in self.controller.sandboxes}
         objects |= {
             f"endpoint/{endpoint.id}"
@@ -368,7 +368,9 @@ class MachineOnTrio(Machine):
 
 
 @pytest.mark.parametrize("machine", [Machine, MachineOnTrio])
-def test_model_and_kernel_agree(machine: type[Machine]) -> None:
+def test_model_and_kernel_agree(
+    machine: type[Machine], record_property: Callable[[str, object], None]
+) -> None:
     run_state_machine_as_test(
         seed(SEED)(machine),
         settings=settings(
@@ -380,4 +382,4 @@ def test_model_and_kernel_agree(machine: type[Machine]) -> None:
         ),
     )
     assert machine.steps > RUNS
-    sys.stdout.write(f"{machine.backend}: {machine.steps} steps\n")
+    record_property("steps", machine.steps)

@@ -65,7 +65,7 @@ async def test_definitions_of_networks_are_durable(path: Path, faults: Faults) -
         faults.fail = {}
         assert await store.scan("network/") != ()
         await controller.create_network("conf", config_only=True)
-        assert [it.value["name"] for it in await store.scan("")] == ["conf"]
+        assert [it.value["name"] for it in await store.scan("network/")] == ["conf"]
         await controller.network("conf").delete()
         await remove_table(controller)
 
