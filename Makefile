@@ -5,13 +5,20 @@ BIN := $(VENV)/bin
 # every process has a host network of its own
 PARALLEL ?= --numprocesses=auto --maxprocesses=8 --dist=loadfile
 
-.PHONY: demo test soak lowest lint types docs bench clean python
+.PHONY: demo test test-vm soak lowest lint types docs bench clean python
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
+
+# what needs more than this machine's kernel has, in a guest
+test-vm: $(VENV)/test.stamp
+	tests/vm/setup
+	CNM_TEST_ALL_FEATURES=1 PYTHONDONTWRITEBYTECODE=1 tests/vm/run \
+		$(BIN)/python -m pytest -p no:cacheprovider -m needs $(PYTEST_ARGS) \
+		$$(grep -rlE '^from .*\bfeatures\b' tests --include='test_*.py')
 
 # the tests with the lowest versions of all dependencies
 lowest: | python

@@ -19,6 +19,8 @@ from cnm.linux import NETLINK_NETFILTER, NetlinkSocket, dump_links, parse_link
 from cnm.linux.nftables import list_tables
 from cnm.testing import private_host
 
+from . import features
+
 BACKENDS = [
     pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
     pytest.param(("trio", {}), id="trio"),
@@ -27,12 +29,18 @@ BACKENDS = [
 
 def pytest_configure(config: pytest.Config) -> None:
     """Leave the machine's network alone."""
+    config.addinivalue_line("markers", "needs(*features): of the kernel")
     if uid := os.getuid():
         # root in its user namespace, and yet not the owner of root's directory
         root = os.path.join(tempfile.gettempdir(), f"cnm-tests-{uid}")
         os.makedirs(root, mode=0o700, exist_ok=True)
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", root)
     private_host()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs more than the kernel has."""
+    features.check(item)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

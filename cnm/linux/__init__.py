@@ -19,14 +19,13 @@ from .addresses import (
 from .conntrack import forget_addresses, forget_ports, original_destination
 from .host_routes import HostRoutes
 from .kernel import Kernel, Placement, SandboxSockets, Sockets
+from .link_kinds import add_dummy, add_ifb, add_ipvlan, add_macvlan, add_vlan
 from .links import (
     BRIDGE_GROUP,
     REAP_GROUP,
     REAP_SINGLY_GROUP,
     Link,
     add_bridge,
-    add_ifb,
-    add_macvlan,
     add_veth,
     choose_index,
     delete_link,
@@ -79,10 +78,13 @@ __all__ = [
     "TableGone",
     "add_address",
     "add_bridge",
+    "add_dummy",
     "add_ifb",
+    "add_ipvlan",
     "add_macvlan",
     "add_route",
     "add_veth",
+    "add_vlan",
     "choose_index",
     "delete_address",
     "delete_link",

@@ -1,4 +1,4 @@
-"""Links: bridges, veth pairs, macvlans, and what can be set on them.
+"""Links: bridges, veth pairs, and what can be set on links of any kind.
 
 Every function returns a request; nothing happens before a socket sends it. Constants:
 include/uapi/linux/if_link.h, if.h, rtnetlink.h.
@@ -66,13 +66,11 @@ _IFLA_INFO_DATA = 2
 _IFLA_INFO_SLAVE_KIND = 4
 _IFLA_INFO_SLAVE_DATA = 5
 _VETH_INFO_PEER = 1
-_IFLA_MACVLAN_MODE = 1
 _IFLA_BRPORT_MODE = 4
 _IFLA_BRPORT_ISOLATED = 33
 _IFLA_INET_CONF = 1
 _IFLA_INET6_ADDR_GEN_MODE = 8
 
-_MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8, "source": 16}
 _ADDRESS_GENERATION = {"eui64": 0, "none": 1}
 
 # IPV4_DEVCONF_..., include/uapi/linux/ip.h, by the name in /proc/sys/net/ipv4/conf
@@ -95,6 +93,9 @@ _FEATURES = {
     "bridge": "CONFIG_BRIDGE",
     "veth": "CONFIG_VETH",
     "macvlan": "CONFIG_MACVLAN",
+    "ipvlan": "CONFIG_IPVLAN",
+    "vlan": "CONFIG_VLAN_8021Q",
+    "dummy": "CONFIG_DUMMY",
     "ifb": "CONFIG_IFB",
 }
 
@@ -168,8 +169,8 @@ def add_bridge(
 
     :param mac: its address; without one it changes as ports come and go
     """
-    shared = _shared(mac=mac, mtu=mtu, group=group)
-    return _add_link("bridge", name, index, up, shared)
+    shared = common_attributes(mac=mac, mtu=mtu, group=group)
+    return add_link("bridge", name, index, up, shared)
 
 
 def add_veth(
@@ -199,42 +200,57 @@ def add_veth(
         # veth.c ignores the other end's index unless the first's is chosen, too
         index = choose_index()
     other = LINK.pack(0, 0, peer_index, 0, 0) + string(_IFLA_IFNAME, peer)
-    other += _shared(mac=peer_mac, mtu=mtu, netns=peer_netns)
-    shared = _shared(mac=mac, mtu=mtu, group=group, master=master)
-    return _add_link("veth", name, index, up, shared, nested(_VETH_INFO_PEER, other))
+    other += common_attributes(mac=peer_mac, mtu=mtu, netns=peer_netns)
+    shared = common_attributes(mac=mac, mtu=mtu, group=group, master=master)
+    return add_link("veth", name, index, up, shared, nested(_VETH_INFO_PEER, other))
 
 
-def add_macvlan(
-    name: str,
+def common_attributes(
     *,
-    parent: int,
-    mode: str = "bridge",
-    index: int = 0,
-    netns: int | None = None,
     mac: str = "",
     mtu: int = 0,
     group: int = 0,
-    up: bool = False,
+    master: int = 0,
+    netns: int | None = None,
+    parent: int = 0,
+) -> bytes:
+    """Return the attributes that all kinds of links have, without those not given."""
+    parts = b""
+    if parent:
+        parts += u32(_IFLA_LINK, parent)
+    if mac:
+        parts += attribute(_IFLA_ADDRESS, pack_mac(mac))
+    if mtu:
+        parts += u32(_IFLA_MTU, mtu)
+    if group:
+        parts += u32(_IFLA_GROUP, group)
+    if master:
+        parts += u32(_IFLA_MASTER, master)
+    if netns is not None:
+        parts += u32(_IFLA_NET_NS_FD, netns)
+    return parts
+
+
+def add_link(
+    kind: str, name: str, index: int, up: bool, common: bytes, data: bytes = b""
 ) -> Request:
-    """Make a macvlan; send it to the namespace of its parent.
+    """Return the request for a link.
 
-    :param parent: index of the parent link
-    :param mode: ``"bridge"``, ``"private"``, ``"vepa"``, ``"passthru"``, ``"source"``
-    :param netns: file descriptor of the network namespace it is made in
+    :param common: what :func:`common_attributes` returns
+    :param data: attributes of its kind
     """
-    if mode not in _MACVLAN_MODES:
-        raise InvalidError(
-            f"macvlan mode {mode!r} is not one of {', '.join(_MACVLAN_MODES)}"
-        )
-    shared = u32(_IFLA_LINK, parent)
-    shared += _shared(mac=mac, mtu=mtu, group=group, netns=netns)
-    data = u32(_IFLA_MACVLAN_MODE, _MACVLAN_MODES[mode])
-    return _add_link("macvlan", name, index, up, shared, data)
-
-
-def add_ifb(name: str, *, index: int = 0, up: bool = False) -> Request:
-    """Make an intermediate functional block, to which ingress traffic is diverted."""
-    return _add_link("ifb", name, index, up, b"")
+    flags = _IFF_UP if up else 0
+    info = string(_IFLA_INFO_KIND, kind)
+    if data:
+        info += nested(_IFLA_INFO_DATA, data)
+    body = (
+        LINK.pack(0, 0, index, flags, flags)
+        + string(_IFLA_IFNAME, name)
+        + common
+        + nested(_IFLA_LINKINFO, info)
+    )
+    flags = NLM_F_CREATE | NLM_F_EXCL
+    return Request(RTM_NEWLINK, flags, body, f"add {kind} {name}", _FEATURES[kind])
 
 
 def set_link(
@@ -266,7 +282,7 @@ def set_link(
     parts = [_selector(index, name, up)]
     if rename:
         parts.append(string(_IFLA_IFNAME, rename))
-    parts.append(_shared(mac=mac, mtu=mtu, netns=netns))
+    parts.append(common_attributes(mac=mac, mtu=mtu, netns=netns))
     if master is not None:
         parts.append(u32(_IFLA_MASTER, master))
     if group is not None:
@@ -349,46 +365,6 @@ def _selector(index: int, name: str, up: bool | None) -> bytes:
     flags = _IFF_UP if up else 0
     header = LINK.pack(0, 0, index, flags, 0 if up is None else _IFF_UP)
     return header if index else header + (string(_IFLA_IFNAME, name) if name else b"")
-
-
-def _shared(
-    *,
-    mac: str = "",
-    mtu: int = 0,
-    group: int = 0,
-    master: int = 0,
-    netns: int | None = None,
-) -> bytes:
-    """Return the attributes that all kinds of links have, without those not given."""
-    parts = b""
-    if mac:
-        parts += attribute(_IFLA_ADDRESS, pack_mac(mac))
-    if mtu:
-        parts += u32(_IFLA_MTU, mtu)
-    if group:
-        parts += u32(_IFLA_GROUP, group)
-    if master:
-        parts += u32(_IFLA_MASTER, master)
-    if netns is not None:
-        parts += u32(_IFLA_NET_NS_FD, netns)
-    return parts
-
-
-def _add_link(
-    kind: str, name: str, index: int, up: bool, shared: bytes, data: bytes = b""
-) -> Request:
-    flags = _IFF_UP if up else 0
-    info = string(_IFLA_INFO_KIND, kind)
-    if data:
-        info += nested(_IFLA_INFO_DATA, data)
-    body = (
-        LINK.pack(0, 0, index, flags, flags)
-        + string(_IFLA_IFNAME, name)
-        + shared
-        + nested(_IFLA_LINKINFO, info)
-    )
-    flags = NLM_F_CREATE | NLM_F_EXCL
-    return Request(RTM_NEWLINK, flags, body, f"add {kind} {name}", _FEATURES[kind])
 
 
 def _address_generation(mode: str) -> bytes:

@@ -40,7 +40,7 @@ from cnm.linux import (
     set_neighbour,
     sysctl,
 )
-from cnm.linux.links import _add_link
+from cnm.linux.links import add_link
 from cnm.linux.nftables import list_tables
 from cnm.linux.wire import NEIGHBOUR, attributes
 from tests.integration.lab import Namespace
@@ -352,9 +352,9 @@ def test_large_batches_and_dumps(host: Namespace) -> None:
 def test_a_link_type_that_the_kernel_does_not_have(
     host: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(_add_link.__globals__["_FEATURES"], "cnm", "CONFIG_CNM")
+    monkeypatch.setitem(add_link.__globals__["_FEATURES"], "cnm", "CONFIG_CNM")
     with pytest.raises(MissingFeature, match="this kernel lacks CONFIG_CNM") as caught:
-        host.route.call(_add_link("cnm", "x0", 0, False, b""))
+        host.route.call(add_link("cnm", "x0", 0, False, b""))
     assert caught.value.feature == "CONFIG_CNM"
 
 
