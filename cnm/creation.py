@@ -110,7 +110,12 @@ async def create_network(
         data = await allocation.request_network(
             ipam, info.id, request, needs, around, rollback
         )
-        info = replace(info, ipam_data=data, driver_state=frozen(needs.state))
+        info = replace(
+            info,
+            ipam_data=data,
+            internal=info.internal or needs.internal,
+            driver_state=frozen(needs.state),
+        )
         info, state = await _tell_network_created(services, driver, info)
     services.routes.disregard(*state.links)
     return driver, info, state

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from types import NoneType
@@ -49,11 +49,15 @@ async def repair(services: Services) -> tuple[Difference, ...]:
     subject = f"table {services.firewall.table}"
     found = [Difference(subject=subject, problem=problem) for problem in problems]
     result = await _mend(found, partial(_mend_table, services))
+    broken: dict[str, str] = {}
     for network in tuple(services.networks):
         differences = await check_network(services, network)
-        result += await _mend(differences, partial(_mend_network, services, network))
+        outcome = await _mend(differences, partial(_mend_network, services, network))
+        if errors := [it.error for it in outcome if it.error]:
+            broken[network.id] = errors[0]
+        result += outcome
     for sandbox in tuple(services.sandboxes):
-        result += await _repair_sandbox(services, sandbox)
+        result += await _repair_sandbox(services, sandbox, broken)
     for link in await inspection.strays(services):
         stray = Difference(subject=f"link {link.name}", problem="it belongs to nothing")
         result += await _mend([stray], partial(_delete, services, link))
@@ -107,13 +111,20 @@ async def _take_up(services: Services, network: Network) -> None:
     services.bus.publish(NetworkRestored(network=network.info))
 
 
-async def _repair_sandbox(services: Services, sandbox: Sandbox) -> list[Difference]:
+async def _repair_sandbox(
+    services: Services, sandbox: Sandbox, broken: Mapping[str, str]
+) -> list[Difference]:
+    """Mend a sandbox, but for endpoints of networks that cannot be mended yet."""
     result: list[Difference] = []
     wanted = [(sandbox, expected(services, sandbox))]
     for _, damage in await services.kernel.run(examine_all, wanted):
         found = [
             Difference(subject=damage.info or sandbox.info, problem=damage.problem)
         ]
+        reason = broken.get(damage.info.network.id) if damage.info else None
+        if reason is not None:
+            result += [replace(it, error=reason) for it in found]
+            continue
         mend = partial(_mend_sandbox, services, sandbox, damage)
         result += await _mend(found, mend)
     return result

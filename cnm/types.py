@@ -308,12 +308,14 @@ class Requirements:
 
     :ivar gateway4: whether the IPv4 subnets need a gateway address
     :ivar gateway6: whether the IPv6 subnets need a gateway address
+    :ivar internal: whether the network leads nowhere, even if that was not asked for
     :ivar state: what ``network.created`` finds as the network's ``driver_state``, and
         ``network.deleted`` if the creation is interrupted by the end of the process
     """
 
     gateway4: bool = True
     gateway6: bool = True
+    internal: bool = False
     state: Mapping[str, JSON] = field(default_factory=_empty)
 
 

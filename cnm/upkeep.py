@@ -60,7 +60,7 @@ class Upkeep(ABC):
         Bridges, ports, interfaces, addresses, routes and rules are made again; a
         sandbox whose namespace is gone is dropped, and its endpoints are kept, joined
         to nothing. What cannot be mended is left as it is. An interface that cannot be
-        made again leaves its endpoint not joined.
+        made again leaves its endpoint not joined, if its network is as it should be.
 
         :return: what was found, and whether it has been mended
         """

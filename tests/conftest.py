@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,11 @@ from cnm.testing import private_host
 
 from . import features
 
+#: What must not block the event loop.
+MODULES = [
+    "cnm",
+    *(path.name for path in Path(__file__).parents[1].glob("cnm_drivers_*")),
+]
 BACKENDS = [
     pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
     pytest.param(("trio", {}), id="trio"),
@@ -144,7 +150,7 @@ def nothing_leaks() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def loop_is_not_blocked() -> Iterator[None]:
     """Fail a test in which cnm blocks asyncio's event loop."""
-    with blockbuster_ctx(scanned_modules=["cnm", "cnm_drivers_bridge"]):
+    with blockbuster_ctx(scanned_modules=MODULES):
         yield
 
 

@@ -20,7 +20,7 @@ LEVELS = (
     ("validation", "reports", "rollback", "linux"),
     ("options", "firewall", "ports", "requests"),
     ("events", "hookspecs", "records", "gateways", "directory", "dns"),
-    ("plugins", "bus", "store", "ipam"),
+    ("plugins", "bus", "store", "ipam", "parents"),
     ("absent", "findings"),
     ("allocation", "interfaces", "journal", "settings"),
     ("services", "service_records", "claim"),
@@ -46,7 +46,10 @@ FOREIGN = {
     "netaddr": {"ipam"},
     "pyroute2": {"linux"},
 }
-KITS = {"cnm.driver", "cnm.options", "cnm.linux", "cnm.firewall", "cnm.ports"}
+KITS = {
+    *("cnm.driver", "cnm.options", "cnm.linux", "cnm.firewall", "cnm.ports"),
+    "cnm.parents",
+}
 
 
 def part(path: Path) -> str:

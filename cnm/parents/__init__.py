@@ -1,0 +1,19 @@
+"""What drivers share whose endpoints are links on top of a parent link.
+
+Such a driver subclasses :class:`ParentDriver`, and says what its options are and how
+its links are made.
+"""
+
+from .driver import NewLink, ParentDriver
+from .options import COMMON_OPTIONS, ParentOptions, common_problems
+from .sharing import Sharing, Use
+
+__all__ = [
+    "COMMON_OPTIONS",
+    "NewLink",
+    "ParentDriver",
+    "ParentOptions",
+    "Sharing",
+    "Use",
+    "common_problems",
+]

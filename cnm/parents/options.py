@@ -1,0 +1,102 @@
+"""Options of all networks on a parent link."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .. import options as parse
+from ..options import Option
+from ..types import JSON, IPAddress, NetworkInfo
+
+#: Range of MTUs: RFC 791 asks for 68 bytes, RFC 8200 for 1280.
+MTU_LOW, MTU_LOW_IPV6, MTU_HIGH = 68, 1280, 65535
+#: Names of the auxiliary addresses that the host has on a network with a host shim.
+SHIM_ADDRESSES = {4: "HostShimIPv4", 6: "HostShimIPv6"}
+_SUBINTERFACE = re.compile(r"(?P<master>.+)\.(?P<vlan>[0-9]+)")
+
+
+def _parent(value: JSON) -> str:
+    name = parse.interface(value)
+    if name == "lo":
+        raise ValueError("the loopback leads nowhere: expected another link")
+    vlan = vlan_of(name)
+    if vlan is not None and not 1 <= vlan[1] <= 4094:
+        raise ValueError(f"vlan id must be between 1-4094, received: {vlan[1]}")
+    return name
+
+
+def vlan_of(name: str) -> tuple[str, int] | None:
+    """Return what ``eth0.50`` stands for: a link, and the id of a VLAN on it."""
+    found = _SUBINTERFACE.fullmatch(name)
+    return (found["master"], int(found["vlan"])) if found else None
+
+
+COMMON_OPTIONS = (
+    Option("parent", _parent),
+    Option("mtu", parse.integer(MTU_LOW, MTU_HIGH), "com.docker.network.driver.mtu"),
+    Option(
+        "container_iface_prefix",
+        parse.interface,
+        "com.docker.network.container_iface_prefix",
+    ),
+    Option("host_shim", parse.boolean),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParentOptions:
+    """What can be asked for of a network on a parent link.
+
+    :ivar parent: name of the parent, ``eth0.50`` standing for VLAN 50 on eth0; a link
+        that leads nowhere is made if it is empty
+    :ivar mtu: MTU in bytes, or 0 for the parent's
+    :ivar host_shim: let the host itself take part in the network, with the auxiliary
+        addresses HostShimIPv4 and HostShimIPv6
+    """
+
+    parent: str = ""
+    mtu: int = 0
+    container_iface_prefix: str = "eth"
+    host_shim: bool = False
+
+
+def common_problems(
+    network: NetworkInfo, options: ParentOptions, given: Mapping[str, JSON]
+) -> list[str]:
+    """Return what is wrong with a network that has been asked for."""
+    problems = []
+    if network.ipam == "null":
+        problems.append(
+            f"ipam: {network.driver} networks need addresses; 'null' has none"
+        )
+    if network.ipv6 and 0 < options.mtu < MTU_LOW_IPV6:
+        problems.append(
+            f"options: mtu {options.mtu} is too small: IPv6 needs {MTU_LOW_IPV6}"
+        )
+    if len(options.container_iface_prefix) > 11:
+        problems.append(
+            f"options: container_iface_prefix {options.container_iface_prefix!r} "
+            "leaves no room for a number: expected at most 11 characters"
+        )
+    if network.internal and "parent" in given:
+        problems.append(
+            "internal: a network with a parent is not internal: leave one of them out"
+        )
+    if options.host_shim and network.subnets and not shim_addresses(network):
+        names = " or ".join(SHIM_ADDRESSES.values())
+        problems.append(
+            f"options: host_shim needs an address of the host: aux_addresses {names}"
+        )
+    return problems
+
+
+def shim_addresses(network: NetworkInfo) -> tuple[IPAddress, ...]:
+    """Return the addresses that the host is to have on a network."""
+    return tuple(
+        address
+        for data in network.ipam_data
+        for name, address in data.aux_addresses.items()
+        if name == SHIM_ADDRESSES[address.version]
+    )

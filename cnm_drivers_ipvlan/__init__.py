@@ -1,0 +1,118 @@
+"""The ipvlan driver: endpoints share the MAC address of the host's link."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cnm import options as parse
+from cnm.driver import (
+    EndpointInfo,
+    InvalidError,
+    IPAddress,
+    IPInterface,
+    NetworkInfo,
+    Option,
+    parse_options,
+)
+from cnm.linux import Request, add_ipvlan
+from cnm.parents import (
+    COMMON_OPTIONS,
+    NewLink,
+    ParentDriver,
+    ParentOptions,
+    Use,
+    common_problems,
+)
+
+__all__ = ["IPvlanDriver"]
+
+OPTIONS = (
+    *COMMON_OPTIONS,
+    Option("ipvlan_mode", parse.choice("l2", "l3", "l3s")),
+    Option("ipvlan_flag", parse.choice("bridge", "private", "vepa")),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IPvlanOptions(ParentOptions):
+    """How an ipvlan network was asked for.
+
+    :ivar ipvlan_mode: whether endpoints are neighbours on the parent's link (``l2``),
+        or are routed to (``l3``; ``l3s`` if the host's firewall is to see it)
+    :ivar ipvlan_flag: whom the endpoints reach: each other (``bridge``), nobody on the
+        same parent (``private``), each other by way of a switch that reflects
+        (``vepa``)
+    """
+
+    ipvlan_mode: Literal["l2", "l3", "l3s"] = "l2"
+    ipvlan_flag: Literal["bridge", "private", "vepa"] = "bridge"
+
+
+class IPvlanDriver(ParentDriver[IPvlanOptions]):
+    """Handles the events of networks with ``driver="ipvlan"``."""
+
+    dummy = "di-"
+
+    def options(self, network: NetworkInfo) -> IPvlanOptions:
+        """Parse and check the options of a network."""
+        problems: list[str] = []
+        try:
+            options = IPvlanOptions(**parse_options(OPTIONS, network.options))
+        except InvalidError as exc:
+            problems.extend(exc.problems)
+            options = IPvlanOptions()
+        if options.ipvlan_mode != "l2":
+            if options.host_shim:
+                problems.append("options: host_shim is possible with ipvlan_mode 'l2'")
+            problems += [
+                f"gateways: {gateway}: with ipvlan_mode '{options.ipvlan_mode}' the "
+                "default route needs none"
+                for gateway in network.gateways
+            ]
+        problems += common_problems(network, options, network.options)
+        if problems:
+            raise InvalidError(*problems)
+        return options
+
+    def mode(self, options: IPvlanOptions) -> str:
+        """Return the ipvlan's mode."""
+        return options.ipvlan_mode
+
+    def conflict(self, use: Use, other: Use) -> str:
+        """Refuse to share a parent: the kernel has one mode for all of its links."""
+        return (
+            f"network {other.network_name} is already using parent interface "
+            f"{use.parent}"
+        )
+
+    def add(self, options: IPvlanOptions, link: NewLink) -> Request:
+        """Make an ipvlan."""
+        return add_ipvlan(
+            link.name,
+            parent=link.parent,
+            mode=options.ipvlan_mode,
+            flag=options.ipvlan_flag,
+            index=link.index,
+            netns=link.netns,
+            mtu=options.mtu,
+        )
+
+    def choose_mac(self, endpoint: EndpointInfo) -> str:
+        """Return none: the interface has the parent's."""
+        if endpoint.mac:
+            raise InvalidError(
+                "mac: ipvlan interfaces do not support custom mac address assignment"
+            )
+        return ""
+
+    def default(
+        self,
+        options: IPvlanOptions,
+        endpoint: EndpointInfo,
+        address: IPInterface | None,
+    ) -> tuple[IPAddress | None, bool]:
+        """Return the gateway; without neighbours all is on the link."""
+        if options.ipvlan_mode == "l2":
+            return super().default(options, endpoint, address)
+        return None, address is not None

@@ -1,0 +1,141 @@
+"""The macvlan driver: endpoints have a MAC address of their own on the host's link."""
+
+from __future__ import annotations
+
+import errno
+import secrets
+from dataclasses import dataclass
+from typing import Literal
+
+from cnm import options as parse
+from cnm.driver import (
+    JSON,
+    ConflictError,
+    EndpointInfo,
+    InvalidError,
+    NetlinkError,
+    NetworkInfo,
+    Option,
+    parse_options,
+)
+from cnm.linux import Request, add_macvlan
+from cnm.parents import (
+    COMMON_OPTIONS,
+    NewLink,
+    ParentDriver,
+    ParentOptions,
+    Use,
+    common_problems,
+)
+
+__all__ = ["MacvlanDriver"]
+
+Mode = Literal["bridge", "private", "vepa", "passthru", "source"]
+
+
+def _macs(value: JSON) -> tuple[str, ...]:
+    """Parse MAC addresses: a list, or separated by commas."""
+    macs = value.split(",") if isinstance(value, str) else value
+    if not isinstance(macs, (list, tuple)) or not macs:
+        raise ValueError("expected MAC addresses, separated by commas")
+    return tuple(parse.mac(it) for it in macs)
+
+
+OPTIONS = (
+    *COMMON_OPTIONS,
+    Option(
+        "macvlan_mode",
+        parse.choice("bridge", "private", "vepa", "passthru", "source"),
+    ),
+    Option("source_macs", _macs),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MacvlanOptions(ParentOptions):
+    """How a macvlan network was asked for.
+
+    :ivar macvlan_mode: whom the endpoints reach: each other (``bridge``), nobody on the
+        same parent (``private``), each other by way of a switch that reflects
+        (``vepa``); the only endpoint has the parent for itself (``passthru``); they
+        hear some MAC addresses only (``source``)
+    :ivar source_macs: the MAC addresses that are heard in mode ``source``
+    """
+
+    macvlan_mode: Mode = "bridge"
+    source_macs: tuple[str, ...] = ()
+
+
+class MacvlanDriver(ParentDriver[MacvlanOptions]):
+    """Handles the events of networks with ``driver="macvlan"``."""
+
+    dummy = "dm-"
+
+    def options(self, network: NetworkInfo) -> MacvlanOptions:
+        """Parse and check the options of a network."""
+        problems: list[str] = []
+        try:
+            options = MacvlanOptions(**parse_options(OPTIONS, network.options))
+        except InvalidError as exc:
+            problems.extend(exc.problems)
+            options = MacvlanOptions()
+        else:
+            if (options.macvlan_mode == "source") != bool(options.source_macs):
+                problems.append(
+                    "options: macvlan_mode 'source' and source_macs need each other"
+                )
+            if options.macvlan_mode == "passthru" and options.host_shim:
+                problems.append(
+                    "options: host_shim is not possible with macvlan_mode 'passthru'"
+                )
+        problems += common_problems(network, options, network.options)
+        if problems:
+            raise InvalidError(*problems)
+        return options
+
+    def mode(self, options: MacvlanOptions) -> str:
+        """Return the macvlan's mode."""
+        return options.macvlan_mode
+
+    def conflict(self, use: Use, other: Use) -> str:
+        """Refuse to share a parent with a network of mode passthru."""
+        name, parent = other.network_name, use.parent
+        if use.mode == "passthru":
+            return (
+                f"cannot use mode passthru, macvlan network {name} is already using "
+                f"parent interface {parent}"
+            )
+        if other.mode == "passthru":
+            return (
+                f"macvlan network {name} is already using parent interface {parent} "
+                "in mode passthru"
+            )
+        return ""
+
+    def add(self, options: MacvlanOptions, link: NewLink) -> Request:
+        """Make a macvlan."""
+        return add_macvlan(
+            link.name,
+            parent=link.parent,
+            mode=options.macvlan_mode,
+            index=link.index,
+            netns=link.netns,
+            mac=link.mac,
+            mtu=options.mtu,
+            sources=options.source_macs,
+        )
+
+    def choose_mac(self, endpoint: EndpointInfo) -> str:
+        """Return the MAC address that was asked for, or a random one."""
+        return endpoint.mac or "02:" + secrets.token_bytes(5).hex(":")
+
+    def explain(
+        self, exc: NetlinkError, network: NetworkInfo, options: MacvlanOptions
+    ) -> Exception | None:
+        """Say that there can be one endpoint only, if that is the reason."""
+        if exc.errno == errno.EINVAL and options.macvlan_mode == "passthru":
+            return ConflictError(
+                f"network {network.name!r} is of mode passthru: it has room for one "
+                "endpoint at a time"
+            )
+        return super().explain(exc, network, options)
