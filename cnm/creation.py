@@ -106,13 +106,17 @@ async def create_network(
     )
     needs = needs or Requirements()
     async with Rollback() as rollback:
-        around = await services.surroundings()
-        data = await allocation.request_network(
-            ipam, info.id, request, needs, around, rollback
-        )
+        data: tuple[IPAMData, ...] = ()
+        if needs.addresses:
+            around = await services.surroundings()
+            data = await allocation.request_network(
+                ipam, info.id, request, needs, around, rollback
+            )
         info = replace(
             info,
             ipam_data=data,
+            ipv4=info.ipv4 and needs.addresses,
+            ipv6=info.ipv6 and needs.addresses,
             internal=info.internal or needs.internal,
             driver_state=frozen(needs.state),
         )

@@ -70,7 +70,7 @@ def expected(services: Services, sandbox: Sandbox) -> tuple[Expected, ...]:
     result = []
     for endpoint in sandbox.endpoints:
         attachment = endpoint.attachment
-        if attachment is None or endpoint.network.fault:
+        if attachment is None or not attachment.index or endpoint.network.fault:
             continue
         info = endpoint.info
         own = (info.address, info.address6, *info.link_local)

@@ -243,11 +243,13 @@ def take_out(
     The interface is down and has lost its name when the plan returns; the reaper
     deletes it.
 
+    :param index: its index, 0 if there is none
     :param finish: what is done in the sandbox last
     """
     try:
         with sockets.sandbox(key) as sandbox:
-            _bury(sandbox.route, index)
+            if index:
+                _bury(sandbox.route, index)
             if finish is not None:
                 finish(sockets, sandbox)
     finally:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from . import leaving, publishing
-from .errors import CNMError
+from .errors import CNMError, ForbiddenError
 from .events import EndpointJoined, EndpointLeft, JoinInfo
 from .gateways import Candidate
 from .interfaces import Interface, place, remove_marked
@@ -57,12 +57,17 @@ async def join(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> None
         undo = partial(_undo, services, endpoint, joined)
         answer = await services.answer(endpoint.handler, joined, JoinInfo, undo=undo)
         operation.push(undo)
-        attachment = await _attach(services, sandbox, endpoint, name, answer)
-        operation.push(
-            leaving.take_out,
-            *(services, sandbox, attachment.index, None, endpoint),
-        )
-        operation.push(sandbox.reroute)
+        _check_company(sandbox, endpoint, answer)
+        if answer.no_interface:
+            attachment = Attachment.without_interface(sandbox.id, services.next_order())
+            joined = replace(joined, interface="")
+        else:
+            attachment = await _attach(services, sandbox, endpoint, name, answer)
+            operation.push(
+                leaving.take_out,
+                *(services, sandbox, attachment.index, None, endpoint),
+            )
+            operation.push(sandbox.reroute)
         candidate = candidate_of(info, attachment)
         mine = Member(endpoint=endpoint, info=info, candidate=candidate)
         changes = await publishing.settle(
@@ -79,6 +84,18 @@ async def join(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> None
     for change in changes:
         change.endpoint.note(change)
     services.announce(info, answer)
+
+
+def _check_company(sandbox: Sandbox, endpoint: Endpoint, answer: JoinInfo) -> None:
+    """Keep networks without interfaces and others apart, as dockerd does."""
+    for other in sandbox.endpoints:
+        if answer.no_interface or not other.interface:
+            alone = endpoint if answer.no_interface else other
+            raise ForbiddenError(
+                f"sandbox {sandbox.name!r} cannot be in the networks "
+                f"{other.network.name!r} and {endpoint.network.name!r} at once: "
+                f"{alone.network.name!r} ({alone.network.driver}) wants it for itself"
+            )
 
 
 async def rejoin(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> None:

@@ -273,7 +273,7 @@ async def stop(services: Services) -> list[Exception]:
         await services.reaper.reap()
         await services.forgetter.flush()
         if services.ephemeral:
-            await services.kernel.run(_remove_table, services)
+            await services.kernel.run(remove_table, services)
         elif not services.networks and not services.sandboxes:
             await services.kernel.run(lambda sockets: disown(services.run_dir))
     except Exception as exc:
@@ -281,7 +281,8 @@ async def stop(services: Services) -> list[Exception]:
     return failures
 
 
-def _remove_table(sockets: Sockets, services: Services) -> None:
+def remove_table(sockets: Sockets, services: Services) -> None:
+    """Plan: remove what a controller has in the host's firewall."""
     if services.manage_forward:
         dismiss(sockets, services.mark)
     close_forwarding(sockets, services.firewall)

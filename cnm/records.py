@@ -47,6 +47,11 @@ class Attachment:
     connected4: bool = False
     connected6: bool = False
 
+    @classmethod
+    def without_interface(cls, sandbox: str, order: int) -> Attachment:
+        """Return that of an endpoint which leaves its sandbox as it is."""
+        return cls(sandbox=sandbox, interface="", index=0, order=order)
+
 
 def frozen(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a mapping that cannot be changed."""

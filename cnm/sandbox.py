@@ -15,11 +15,7 @@ from anyio.abc import Process, SocketListener, SocketStream, UDPSocket
 from . import interfaces, leaving, naming, sandbox_io
 from .dns import Files, NamePolicy, NameStatistics, Situation
 from .endpoint import Endpoint
-from .errors import (
-    ConflictError,
-    SandboxNotFound,
-    TeardownError,
-)
+from .errors import ConflictError, SandboxNotFound, TeardownError
 from .gateways import Candidate, elect
 from .interfaces import DefaultRoute
 from .linux import Sockets
@@ -248,7 +244,11 @@ class Sandbox:
         :param more: an endpoint that joins
         :param without: an endpoint that leaves
         """
-        joined = [(e.info, e.candidate) for e in self.endpoints if e is not without]
+        joined = [
+            (endpoint.info, endpoint.candidate)
+            for endpoint in self.endpoints
+            if endpoint is not without and endpoint.interface
+        ]
         joined += [more] if more is not None else []
         return naming.situation(self._services, self._info, self._request, joined)
 

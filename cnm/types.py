@@ -308,6 +308,7 @@ class Requirements:
 
     :ivar gateway4: whether the IPv4 subnets need a gateway address
     :ivar gateway6: whether the IPv6 subnets need a gateway address
+    :ivar addresses: whether there are addresses at all; if not, no IPAM driver is asked
     :ivar internal: whether the network leads nowhere, even if that was not asked for
     :ivar state: what ``network.created`` finds as the network's ``driver_state``, and
         ``network.deleted`` if the creation is interrupted by the end of the process
@@ -315,6 +316,7 @@ class Requirements:
 
     gateway4: bool = True
     gateway6: bool = True
+    addresses: bool = True
     internal: bool = False
     state: Mapping[str, JSON] = field(default_factory=_empty)
 

@@ -19,7 +19,8 @@ class JoinInfo:
     """How an endpoint's interface gets into the sandbox, and what goes with it.
 
     A driver either makes the link itself and names it in ``interface``, or returns
-    a ``plan`` that makes it. A plan costs no thread trip of its own.
+    a ``plan`` that makes it, or says that there is none. A plan costs no thread trip of
+    its own.
 
     :ivar interface: name of a link in the controller's namespace, which the core
         moves into the sandbox and renames
@@ -27,6 +28,8 @@ class JoinInfo:
         the name and index of the placement it is given; the core runs it in a worker
         thread, directly before it sets addresses and routes. If it fails, or what
         comes after it, the driver is told ``endpoint.left``
+    :ivar no_interface: there is no link, and the sandbox is left as it is; it can be in
+        no other network meanwhile
     :ivar gateway: next hop of the IPv4 default route, if this endpoint is chosen
     :ivar gateway6: next hop of the IPv6 default route, if this endpoint is chosen
     :ivar connected4: the IPv4 default route needs no next hop on this link
@@ -40,6 +43,7 @@ class JoinInfo:
 
     interface: str = ""
     plan: Callable[[Placement], None] | None = None
+    no_interface: bool = False
     gateway: IPAddress | None = None
     gateway6: IPAddress | None = None
     connected4: bool = False

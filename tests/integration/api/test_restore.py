@@ -13,7 +13,7 @@ from anyio.abc import SocketStream
 
 import cnm
 from cnm import Controller, SQLiteStore
-from cnm.lifecycle import _remove_table
+from cnm.lifecycle import remove_table
 from cnm.linux import NetlinkSocket, delete_link, get_link, namespaces, parse_link
 
 from ...conftest import host_links, host_tables
@@ -37,7 +37,7 @@ async def remove_all(path: Path) -> None:
         assert (controller.networks, controller.sandboxes) == ((), ())
         # the table stays with a persistent controller; the test takes it along
         services = controller._services
-        await services.kernel.run(_remove_table, services)
+        await services.kernel.run(remove_table, services)
 
 
 async def test_everything_is_back(path: Path) -> None:

@@ -12,7 +12,7 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ import anyio
 
 import cnm
 from cnm import Controller, SQLiteStore
-from cnm.lifecycle import _remove_table
+from cnm.lifecycle import remove_table
 from cnm.linux import (
     NETLINK_NETFILTER,
     NetlinkSocket,
@@ -33,6 +33,7 @@ from cnm.linux import (
 )
 from cnm.linux.nftables import list_tables
 from cnm.testing import faults, private_host
+from cnm.testing.stepping import Stepped
 from tests.integration.api.traffic import serving, tcp
 from tests.integration.faults.operations import OPERATIONS, Operation
 
@@ -134,7 +135,7 @@ class Walk:
 
     async def count_awaits(self) -> int:
         async with controller(self.path) as running:
-            stepped = Stepped(self.act(running), 0, lambda: None)
+            stepped = Stepped(self.act(running))
             await stepped
             return stepped.number
 
@@ -213,7 +214,7 @@ class Walk:
                 await network.delete(force=True)
             records = await running._services.store.scan("")
             assert [record.key for record in records] == ["controller/identity"]
-            await running._services.kernel.run(_remove_table, running._services)
+            await running._services.kernel.run(remove_table, running._services)
 
 
 async def join_again(running: Controller, before: State) -> None:
@@ -233,45 +234,6 @@ async def others_work(running: Controller) -> None:
         with anyio.fail_after(5):
             async with await anyio.connect_tcp("127.0.0.1", 9000) as stream:
                 assert await stream.receive() == b"10.99.0.1"
-
-
-class Stepped:
-    """Drives a coroutine, and does something when it is suspended for the n-th time."""
-
-    def __init__(
-        self, work: Awaitable[Any], at: int, then: Callable[[], object]
-    ) -> None:
-        self.number = 0
-        self._work = work
-        self._at = at
-        self._then = then
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        work = self._work.__await__()
-        step = _sending(work, None)
-        while True:
-            try:
-                yielded = step()
-            except StopIteration as stop:
-                return stop.value
-            self.number += 1
-            if self.number == self._at:
-                self._then()
-            try:
-                sent = yield yielded
-            except BaseException as exc:
-                step = _throwing(work, exc)
-            else:
-                step = _sending(work, sent)
-
-
-def _sending(work: Any, value: Any) -> Callable[[], Any]:
-    # an iterator of C code has no send()
-    return lambda: next(work) if value is None else work.send(value)
-
-
-def _throwing(work: Any, exc: BaseException) -> Callable[[], Any]:
-    return lambda: work.throw(exc)
 
 
 def forked(work: Callable[[], None]) -> int:

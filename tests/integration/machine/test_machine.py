@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 
 import cnm
 from cnm import Controller, SQLiteStore
-from cnm.lifecycle import _remove_table
+from cnm.lifecycle import remove_table
 from cnm.linux import NetlinkSocket, delete_link, dump_links, parse_link
 
 #: Runs and steps of each; ``make soak`` sets more, and seeds of its own.
@@ -357,7 +357,7 @@ class Machine(RuleBasedStateMachine):
         for network in self.controller.networks:
             await network.delete(force=True)
         services = self.controller._services
-        await services.kernel.run(_remove_table, services)
+        await services.kernel.run(remove_table, services)
 
 
 class MachineOnTrio(Machine):

@@ -11,7 +11,7 @@ import pytest
 
 import cnm
 from cnm import Controller, SQLiteStore
-from cnm.lifecycle import _remove_table
+from cnm.lifecycle import remove_table
 from cnm.linux import (
     NetlinkSocket,
     add_address,
@@ -214,7 +214,7 @@ async def test_made_parents_are_kept_and_swept(
         for box in (one, two):
             await box.delete()
         assert host_links() == sorted(["lo", PARENT])
-        await controller._services.kernel.run(_remove_table, controller._services)
+        await controller._services.kernel.run(remove_table, controller._services)
 
 
 @needs("dummy")

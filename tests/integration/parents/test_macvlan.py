@@ -11,7 +11,7 @@ import pytest
 
 import cnm
 from cnm import Controller, SQLiteStore
-from cnm.lifecycle import _remove_table
+from cnm.lifecycle import remove_table
 from cnm.linux import (
     NetlinkSocket,
     add_ifb,
@@ -278,7 +278,7 @@ async def test_it_is_back_after_a_restart(tmp_path: Path, lan: Namespace) -> Non
         await one.delete()
         await two.delete()
         await network.delete(force=True)
-        await controller._services.kernel.run(_remove_table, controller._services)
+        await controller._services.kernel.run(remove_table, controller._services)
 
 
 @pytest.mark.parametrize(

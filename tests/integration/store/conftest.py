@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cnm import Controller
-from cnm.lifecycle import _remove_table
+from cnm.lifecycle import remove_table
 
 from .disk import Disk, mounted
 from .faults import Faults
@@ -34,7 +34,7 @@ def faults() -> Iterator[Faults]:
         yield made
 
 
-async def remove_table(controller: Controller) -> None:
+async def forget_table(controller: Controller) -> None:
     """Remove what stays with a persistent controller even if it has no networks."""
     services = controller._services
-    await services.kernel.run(_remove_table, services)
+    await services.kernel.run(remove_table, services)

@@ -17,7 +17,7 @@ import pytest
 from cnm import Controller, SQLiteStore, StoreError
 from cnm.store import Put
 
-from .conftest import remove_table
+from .conftest import forget_table
 from .test_layouts import FIXTURES, load
 
 PAGE = 4096
@@ -237,7 +237,7 @@ async def test_a_controller_does_not_start_with_it(path: Path) -> None:
     assert moved(path, caught.value).exists()
     async with Controller(store=SQLiteStore(path)) as controller:
         assert controller.networks == ()
-        await remove_table(controller)
+        await forget_table(controller)
 
 
 async def test_it_cannot_be_moved(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import cnm
 from cnm import SQLiteStore, StoreError
 from cnm.store import Delete, Put
 
-from .conftest import remove_table
+from .conftest import forget_table
 from .faults import Faults
 
 
@@ -67,7 +67,7 @@ async def test_definitions_of_networks_are_durable(path: Path, faults: Faults) -
         await controller.create_network("conf", config_only=True)
         assert [it.value["name"] for it in await store.scan("network/")] == ["conf"]
         await controller.network("conf").delete()
-        await remove_table(controller)
+        await forget_table(controller)
 
 
 async def test_after_power_loss_what_is_durable_is_there(path: Path) -> None:

@@ -27,7 +27,7 @@ from cnm.records import (
 from cnm.store import layouts
 from cnm.store.layouts import APPLICATION, LAYOUT
 
-from .conftest import remove_table
+from .conftest import forget_table
 
 DATA = Path(__file__).parents[2] / "data"
 FIXTURES = sorted(DATA.glob("store-*.sql"))
@@ -103,7 +103,7 @@ async def test_a_controller_takes_up_every_layout(fixture: Path, path: Path) -> 
         await fresh.delete()
         for each in sorted(controller.networks, key=lambda n: n.info.config_only):
             await each.delete(force=True)
-        await remove_table(controller)
+        await forget_table(controller)
 
 
 @pytest.mark.parametrize("fixture", FIXTURES, ids=lambda path: path.stem)

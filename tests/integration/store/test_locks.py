@@ -16,7 +16,7 @@ import pytest
 
 from cnm import Controller, SQLiteStore, StoreError
 
-from .conftest import remove_table
+from .conftest import forget_table
 
 HOLDER = """
 import sys
@@ -104,9 +104,9 @@ async def test_two_controllers(path: Path) -> None:
         with pytest.raises(StoreError, match="already open in this process"):
             async with Controller("two", store=SQLiteStore(path)):
                 pass
-        await remove_table(one)
+        await forget_table(one)
     async with Controller("two", store=SQLiteStore(path)) as two:
-        await remove_table(two)
+        await forget_table(two)
 
 
 async def test_a_program_that_looks_into_the_file(path: Path) -> None:

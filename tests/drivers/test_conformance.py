@@ -1,0 +1,116 @@
+"""All bundled drivers keep to the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from cnm.ipam.default import DefaultIPAM
+from cnm.linux import (
+    NetlinkSocket,
+    add_ifb,
+    delete_link,
+    dump_links,
+    parse_link,
+    set_link,
+)
+from cnm.testing.conformance import (
+    ConformanceError,
+    check_ipam_driver,
+    check_network_driver,
+)
+from cnm_drivers_bare import HostDriver, NullDriver
+from cnm_drivers_bridge import BridgeDriver
+from cnm_drivers_ipvlan import IPvlanDriver
+from cnm_drivers_macvlan import MacvlanDriver
+from cnm_drivers_ptp import PTPDriver
+from tests.features import needs
+
+from . import broken
+
+
+@pytest.fixture
+def parent() -> Iterator[str]:
+    with NetlinkSocket() as route:
+        route.call(add_ifb("ifb7"), set_link(name="ifb7", up=True))
+        yield "ifb7"
+        route.call(delete_link(name="ifb7"))
+
+
+async def test_bridge() -> None:
+    await check_network_driver(BridgeDriver, options={"mtu": 1400})
+
+
+async def test_ptp() -> None:
+    await check_network_driver(PTPDriver, options={"mtu": 1400})
+
+
+async def test_macvlan(parent: str) -> None:
+    await check_network_driver(
+        MacvlanDriver, options={"parent": parent, "macvlan_mode": "bridge"}
+    )
+
+
+@needs("ipvlan")
+async def test_ipvlan(parent: str) -> None:
+    await check_network_driver(IPvlanDriver, options={"parent": parent}, networks=1)
+
+
+@needs("dummy", "ipvlan")
+@pytest.mark.parametrize("driver", [IPvlanDriver, MacvlanDriver])
+async def test_without_a_parent(driver: type) -> None:
+    await check_network_driver(driver)
+
+
+async def test_null() -> None:
+    await check_network_driver(NullDriver, subnets=(), networks=1)
+
+
+async def test_host() -> None:
+    await check_network_driver(HostDriver, subnets=(), netns="host", networks=1)
+
+
+async def test_default_ipam() -> None:
+    await check_ipam_driver(DefaultIPAM)
+
+
+async def test_a_sound_driver() -> None:
+    await check_network_driver(broken.Sound)
+
+
+@pytest.mark.parametrize(
+    ("driver", "rule", "words"),
+    broken.NETWORK,
+    ids=[getattr(driver, "__name__", "") for driver, _, _ in broken.NETWORK],
+)
+async def test_a_broken_driver(
+    driver: Callable[[], object], rule: str, words: str
+) -> None:
+    with pytest.raises(ConformanceError) as caught:
+        await check_network_driver(driver, timeout=1)
+    found = {it.rule: it for it in caught.value.violations}
+    assert rule in found, caught.value
+    assert any(words in str(it) for it in caught.value.violations), caught.value
+    await clean_up()
+
+
+async def clean_up() -> None:
+    """Remove what broken drivers have left."""
+    with NetlinkSocket() as route:
+        for link in map(parse_link, route.dump(dump_links())):
+            if link.name.startswith("bk"):
+                route.call(delete_link(link.index))
+
+
+@pytest.mark.parametrize(
+    ("driver", "rule", "words"),
+    broken.IPAM,
+    ids=[getattr(driver, "__name__", "") for driver, _, _ in broken.IPAM],
+)
+async def test_a_broken_ipam_driver(
+    driver: Callable[[], object], rule: str, words: str
+) -> None:
+    with pytest.raises(ConformanceError, match=words) as caught:
+        await check_ipam_driver(driver)
+    assert rule in {it.rule for it in caught.value.violations}, caught.value
