@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from . import __version__
+from .errors import CNMError, DriverLoadError, DriverNotFound
 from .hookspecs import IPAMDriver, NetworkDriver, Observer
-from .plugins import DriverRegistry
+from .options import NoOptions, declared
+from .plugins import GROUPS, DriverRegistry
 
 _KINDS = {"network": NetworkDriver, "ipam": IPAMDriver, "observer": Observer}
 
@@ -28,16 +35,82 @@ def list_drivers() -> str:
     )
 
 
-def main() -> None:
-    """Run the command line."""
+def describe_driver(name: str) -> str:
+    """Return the options of a network driver's networks.
+
+    :raises DriverNotFound: if there is none of the name
+    :raises DriverLoadError: if it cannot be imported
+    """
+    installed = entry_points(group=GROUPS[NetworkDriver])
+    if name not in installed.names:
+        raise DriverNotFound(name, sorted(installed.names))
+    try:
+        driver = installed[name].load()
+    except Exception as exc:
+        raise DriverLoadError(f"driver {name!r}: {exc}") from exc
+    kind = getattr(driver, "network_options", NoOptions)
+    lines = [f"{name}: {installed[name].value}"]
+    if doc := (driver.__doc__ or "").strip():
+        lines.append(doc.splitlines()[0])
+    return "\n".join([*lines, "", *(_describe_options(kind) or ["It has no options."])])
+
+
+def _describe_options(kind: type[object]) -> list[str]:
+    hints = get_type_hints(kind)
+    return [line for it in declared(kind) for line in _describe(it, hints[it.name])]
+
+
+def _describe(option: object, hint: object) -> Iterator[str]:
+    from .options import Option
+
+    assert isinstance(option, Option)
+    yield f"{option.name}: {_type(hint)} = {option.default!r}"
+    yield from textwrap.wrap(
+        option.help, 80, initial_indent="    ", subsequent_indent="    "
+    )
+    if option.label:
+        yield f"    ({option.label})"
+
+
+def _type(hint: object) -> str:
+    if get_origin(hint) is Literal:
+        return " | ".join(map(repr, get_args(hint)))
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cnm", description="The Container Network Model for async Python."
     )
     parser.add_argument("--version", action="version", version=f"cnm {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("drivers", help="list the drivers that are installed")
-    parser.parse_args()
-    print(list_drivers())
+    driver = commands.add_parser("driver", help="show the options of a network driver")
+    driver.add_argument("name", metavar="NAME")
+    new = commands.add_parser("new-driver", help="write the package of a new driver")
+    new.add_argument("name", metavar="NAME")
+    new.add_argument(
+        "--directory", default=".", type=Path, help="where (default: here)"
+    )
+    return parser
+
+
+def main() -> None:
+    """Run the command line."""
+    arguments = _parser().parse_args()
+    try:
+        if arguments.command == "drivers":
+            print(list_drivers())
+        elif arguments.command == "driver":
+            print(describe_driver(arguments.name))
+        else:
+            from .scaffold import new_driver
+
+            target = new_driver(arguments.name, arguments.directory)
+            print(f"{target} is there. Next: cd {target} && pip install -e '.[test]'")
+            print("&& python -m pytest")
+    except CNMError as exc:
+        sys.exit(f"cnm: {exc}")
     sys.exit(0)
 
 

@@ -42,7 +42,7 @@ from .hookspecs import (
     Observer,
     hookimpl,
 )
-from .options import Option, parse_options
+from .options import NoOptions, option, parse_options
 from .reports import Difference
 from .rollback import Rollback
 from .types import (
@@ -108,8 +108,8 @@ __all__ = [
     "NetworkRequested",
     "NetworkRestored",
     "NetworkState",
+    "NoOptions",
     "Observer",
-    "Option",
     "Pool",
     "PoolInspected",
     "PoolReleased",
@@ -124,5 +124,6 @@ __all__ = [
     "Scope",
     "UnavailableError",
     "hookimpl",
+    "option",
     "parse_options",
 ]

@@ -11,7 +11,7 @@ unpublished, released) succeeds when there is nothing left to undo.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import pluggy
 
@@ -38,6 +38,7 @@ from .events import (
     PoolReleased,
     PoolRequested,
 )
+from .options import NoOptions
 from .reports import Difference
 from .types import (
     JSON,
@@ -74,6 +75,9 @@ class NetworkDriver:
     come one at a time, after its ``network.created`` and before its
     ``network.deleted``; events of different endpoints may come at the same time.
     """
+
+    #: A dataclass of the options of its networks, for ``python -m cnm driver NAME``.
+    network_options: ClassVar[type[object]] = NoOptions
 
     @hookspec
     async def cnm_driver_loaded(self, event: DriverLoaded) -> Capability | None:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from .errors import InvalidError
 from .types import JSON
 from .validation import address, host_binding, interface_name, mac_address, shown
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+O = TypeVar("O")  # noqa: E741 - options
+T = TypeVar("T")
+_DECLARED = "cnm.option"
 
 # strconv.ParseBool of Go, whose words libnetwork's users are used to
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
@@ -21,25 +28,63 @@ class Option:
     """An option that a driver knows.
 
     :ivar name: its short name
+    :ivar type: what its values are in the driver's hands
+    :ivar default: what it is if it is not given
     :ivar parse: turns a value into what the driver wants; raises ValueError or
         TypeError with a sentence on what would be accepted
     :ivar label: libnetwork's label for it, or ``""``
+    :ivar help: what it means, for those who use the driver
     """
 
     name: str
+    type: str
+    default: object
     parse: Callable[[JSON], Any]
-    label: str = ""
+    label: str
+    help: str
 
 
-def parse_options(
-    known: Iterable[Option], given: Mapping[str, JSON], what: str = "options"
-) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoOptions:
+    """What a driver without options declares."""
+
+
+def option(
+    default: T, parse: Callable[[JSON], Any], *, help: str, label: str = ""
+) -> T:
+    """Declare an option, as a field of a dataclass.
+
+    ::
+
+        @dataclass(frozen=True, kw_only=True, slots=True)
+        class LineOptions:
+            mtu: int = option(0, integer(1280, 65535), help="MTU in bytes")
+
+    :param default: what it is if it is not given
+    :param parse: turns a value into what the driver wants, such as :func:`integer`
+    :param help: what it means; ``python -m cnm driver NAME`` shows it
+    :param label: libnetwork's label for it
+    """
+    metadata = {_DECLARED: (parse, label, help)}
+    return field(default=default, metadata=metadata)
+
+
+def declared(kind: type[object]) -> tuple[Option, ...]:
+    """Return the options that a dataclass declares."""
+    return tuple(
+        Option(it.name, str(it.type), it.default, *it.metadata[_DECLARED])
+        for it in fields(cast("type[DataclassInstance]", kind))
+    )
+
+
+def parse_options(kind: type[O], given: Mapping[str, JSON], what: str = "options") -> O:
     """Parse options by short name or label.
 
-    :return: what was given, by short name
+    :param kind: a dataclass whose fields are made with :func:`option`
+    :return: what was given, and the defaults of the rest
     :raises InvalidError: with every option that is unknown, wrong or given twice
     """
-    by_name = {option.name: option for option in known}
+    by_name = {option.name: option for option in declared(kind)}
     by_label = {option.label: option for option in by_name.values() if option.label}
     problems: list[str] = []
     result: dict[str, Any] = {}
@@ -59,7 +104,7 @@ def parse_options(
             )
     if problems:
         raise InvalidError(*problems)
-    return result
+    return kind(**result)
 
 
 def _unknown(key: str, known: list[str]) -> str:

@@ -16,6 +16,7 @@ from cnm.driver import (
     NetworkInfo,
     NetworkRequested,
     NetworkRestored,
+    NoOptions,
     Requirements,
     hookimpl,
     parse_options,
@@ -36,7 +37,7 @@ class SingleDriver(NetworkDriver):
         """Refuse a second network, and whatever needs an interface."""
         problems = list(self._problems(event.network))
         try:
-            parse_options((), event.network.options)
+            parse_options(NoOptions, event.network.options)
         except InvalidError as exc:
             problems += exc.problems
         if problems:
@@ -65,7 +66,7 @@ class SingleDriver(NetworkDriver):
     async def cnm_endpoint_created(self, event: EndpointCreated) -> None:
         """Refuse what needs an interface."""
         endpoint = event.endpoint
-        parse_options((), endpoint.options)
+        parse_options(NoOptions, endpoint.options)
         given = {
             "mac": endpoint.mac,
             "interface_name": endpoint.interface_name,

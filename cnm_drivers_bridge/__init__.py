@@ -33,6 +33,7 @@ from cnm.driver import (
     NetworkRequested,
     NetworkRestored,
     NetworkState,
+    NoOptions,
     PortBinding,
     Requirements,
     hookimpl,
@@ -52,6 +53,8 @@ __all__ = ["BridgeDriver"]
 
 class BridgeDriver(NetworkDriver):
     """Handles the events of networks with ``driver="bridge"``."""
+
+    network_options = BridgeOptions
 
     def __init__(self) -> None:
         self._options: dict[str, BridgeOptions] = {}
@@ -162,7 +165,7 @@ class BridgeDriver(NetworkDriver):
     async def cnm_endpoint_created(self, event: EndpointCreated) -> EndpointState:
         """Check the options and the ports; choose a MAC address."""
         endpoint = event.endpoint
-        parse_options((), endpoint.options)
+        parse_options(NoOptions, endpoint.options)
         if endpoint.port_requests:
             problems = self._ports.problems(self._publication(endpoint))
             if problems:

@@ -11,57 +11,23 @@ from cnm.driver import (
     InvalidError,
     IPAddress,
     NetworkInfo,
-    Option,
+    option,
     parse_options,
 )
 
 Mode = Literal["nat", "nat-unprotected", "routed", "isolated"]
 
 _MODE = parse.choice("nat", "nat-unprotected", "routed", "isolated")
+_MODES = (
+    "nat: endpoints are behind the host's address; nat-unprotected: all their ports "
+    "can be reached; routed: published ports are opened at their own addresses; "
+    "isolated: the host is not on the network"
+)
 _PREFIX = "com.docker.network."
 
 #: The kernel's bounds for Ethernet (ETH_MIN_MTU, ETH_MAX_MTU), and IPv6's own
 #: (RFC 8200, section 5).
 MTU_LOW, MTU_LOW_IPV6, MTU_HIGH = 68, 1280, 65535
-
-OPTIONS = (
-    Option("name", parse.interface, f"{_PREFIX}bridge.name"),
-    Option(
-        "enable_ip_masquerade",
-        parse.boolean,
-        f"{_PREFIX}bridge.enable_ip_masquerade",
-    ),
-    Option("enable_icc", parse.boolean, f"{_PREFIX}bridge.enable_icc"),
-    Option("gateway_mode_ipv4", _MODE, f"{_PREFIX}bridge.gateway_mode_ipv4"),
-    Option("gateway_mode_ipv6", _MODE, f"{_PREFIX}bridge.gateway_mode_ipv6"),
-    Option("inhibit_ipv4", parse.boolean, f"{_PREFIX}bridge.inhibit_ipv4"),
-    Option("mtu", parse.integer(MTU_LOW, MTU_HIGH), f"{_PREFIX}driver.mtu"),
-    Option(
-        "container_iface_prefix", parse.interface, f"{_PREFIX}container_iface_prefix"
-    ),
-    Option(
-        "host_binding_ipv4", parse.host_address, f"{_PREFIX}bridge.host_binding_ipv4"
-    ),
-    Option(
-        "host_binding_ipv6", parse.ip_address(6), f"{_PREFIX}bridge.host_binding_ipv6"
-    ),
-    Option(
-        "trusted_host_interfaces",
-        parse.interfaces,
-        f"{_PREFIX}bridge.trusted_host_interfaces",
-    ),
-    Option("host_ipv4", parse.ip_address(4), f"{_PREFIX}host_ipv4"),
-    Option("host_ipv6", parse.ip_address(6), f"{_PREFIX}host_ipv6"),
-    Option(
-        "advertise_addr_nmsgs",
-        parse.integer(0, 3),
-        f"{_PREFIX}advertise_addr_nmsgs",
-    ),
-    Option(
-        "advertise_addr_ms", parse.integer(100, 2000), f"{_PREFIX}advertise_addr_ms"
-    ),
-    Option("mac", parse.mac),
-)
 
 #: Auxiliary addresses that stand for the endpoints' gateway, where that is not the
 #: bridge (libnetwork, bridge_linux.go).
@@ -72,39 +38,95 @@ _LINK_LOCAL = IPv6Network("fe80::/64")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BridgeOptions:
-    """How a bridge network was asked for; the defaults are libnetwork's.
+    """How a bridge network was asked for; the defaults are libnetwork's."""
 
-    :ivar name: name of the bridge; made from the network's id if empty
-    :ivar enable_ip_masquerade: hide endpoints behind the host's address
-    :ivar enable_icc: let endpoints reach each other
-    :ivar inhibit_ipv4: give the bridge no IPv4 address
-    :ivar mtu: MTU in bytes, or 0 for the kernel's default
-    :ivar host_binding_ipv4: address of the host at which ports are published; an IPv6
-        address stands for IPv6 alone
-    :ivar trusted_host_interfaces: links by which published ports can be reached at the
-        sandboxes' own addresses, as well
-    :ivar host_ipv4: source address of outgoing connections, instead of masquerading
-    :ivar advertise_addr_nmsgs: how many times addresses are announced
-    :ivar advertise_addr_ms: milliseconds between two announcements
-    :ivar mac: the bridge's MAC address; random if empty
-    """
-
-    name: str = ""
-    enable_ip_masquerade: bool = True
-    enable_icc: bool = True
-    gateway_mode_ipv4: Mode = "nat"
-    gateway_mode_ipv6: Mode = "nat"
-    inhibit_ipv4: bool = False
-    mtu: int = 0
-    container_iface_prefix: str = "eth"
-    host_binding_ipv4: IPAddress | None = None
-    host_binding_ipv6: IPv6Address | None = None
-    trusted_host_interfaces: tuple[str, ...] = ()
-    host_ipv4: IPv4Address | None = None
-    host_ipv6: IPv6Address | None = None
-    advertise_addr_nmsgs: int = 3
-    advertise_addr_ms: int = 1000
-    mac: str = ""
+    name: str = option(
+        "",
+        parse.interface,
+        label=f"{_PREFIX}bridge.name",
+        help="name of the bridge; made from the network's id if empty",
+    )
+    enable_ip_masquerade: bool = option(
+        True,
+        parse.boolean,
+        label=f"{_PREFIX}bridge.enable_ip_masquerade",
+        help="hide endpoints behind the host's address",
+    )
+    enable_icc: bool = option(
+        True,
+        parse.boolean,
+        label=f"{_PREFIX}bridge.enable_icc",
+        help="let endpoints reach each other",
+    )
+    gateway_mode_ipv4: Mode = option(
+        "nat", _MODE, label=f"{_PREFIX}bridge.gateway_mode_ipv4", help=_MODES
+    )
+    gateway_mode_ipv6: Mode = option(
+        "nat", _MODE, label=f"{_PREFIX}bridge.gateway_mode_ipv6", help=_MODES
+    )
+    inhibit_ipv4: bool = option(
+        False,
+        parse.boolean,
+        label=f"{_PREFIX}bridge.inhibit_ipv4",
+        help="give the bridge no IPv4 address",
+    )
+    mtu: int = option(
+        0,
+        parse.integer(MTU_LOW, MTU_HIGH),
+        label=f"{_PREFIX}driver.mtu",
+        help="MTU in bytes, or 0 for the kernel's default",
+    )
+    container_iface_prefix: str = option(
+        "eth",
+        parse.interface,
+        label=f"{_PREFIX}container_iface_prefix",
+        help="what the names of interfaces begin with",
+    )
+    host_binding_ipv4: IPAddress | None = option(
+        None,
+        parse.host_address,
+        label=f"{_PREFIX}bridge.host_binding_ipv4",
+        help="address of the host at which ports are published; an IPv6 address stands "
+        "for IPv6 alone",
+    )
+    host_binding_ipv6: IPv6Address | None = option(
+        None,
+        parse.ip_address(6),
+        label=f"{_PREFIX}bridge.host_binding_ipv6",
+        help="the same for IPv6",
+    )
+    trusted_host_interfaces: tuple[str, ...] = option(
+        (),
+        parse.interfaces,
+        label=f"{_PREFIX}bridge.trusted_host_interfaces",
+        help="links by which published ports can be reached at the sandboxes' own "
+        "addresses, as well",
+    )
+    host_ipv4: IPv4Address | None = option(
+        None,
+        parse.ip_address(4),
+        label=f"{_PREFIX}host_ipv4",
+        help="source address of outgoing connections, instead of masquerading",
+    )
+    host_ipv6: IPv6Address | None = option(
+        None,
+        parse.ip_address(6),
+        label=f"{_PREFIX}host_ipv6",
+        help="the same for IPv6",
+    )
+    advertise_addr_nmsgs: int = option(
+        3,
+        parse.integer(0, 3),
+        label=f"{_PREFIX}advertise_addr_nmsgs",
+        help="how many times addresses are announced",
+    )
+    advertise_addr_ms: int = option(
+        1000,
+        parse.integer(100, 2000),
+        label=f"{_PREFIX}advertise_addr_ms",
+        help="milliseconds between two announcements",
+    )
+    mac: str = option("", parse.mac, help="the bridge's MAC address; random if empty")
 
     def mode(self, version: int) -> Mode:
         """Return the gateway mode of a family."""
@@ -122,7 +144,7 @@ def bridge_options(network: NetworkInfo) -> BridgeOptions:
     """
     problems: list[str] = []
     try:
-        options = BridgeOptions(**parse_options(OPTIONS, network.options))
+        options = parse_options(BridgeOptions, network.options)
     except InvalidError as exc:
         problems.extend(exc.problems)
         options = BridgeOptions()

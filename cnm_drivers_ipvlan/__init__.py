@@ -12,12 +12,11 @@ from cnm.driver import (
     IPAddress,
     IPInterface,
     NetworkInfo,
-    Option,
+    option,
     parse_options,
 )
 from cnm.linux import Request, add_ipvlan
 from cnm.parents import (
-    COMMON_OPTIONS,
     NewLink,
     ParentDriver,
     ParentOptions,
@@ -27,38 +26,36 @@ from cnm.parents import (
 
 __all__ = ["IPvlanDriver"]
 
-OPTIONS = (
-    *COMMON_OPTIONS,
-    Option("ipvlan_mode", parse.choice("l2", "l3", "l3s")),
-    Option("ipvlan_flag", parse.choice("bridge", "private", "vepa")),
-)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IPvlanOptions(ParentOptions):
-    """How an ipvlan network was asked for.
+    """How an ipvlan network was asked for."""
 
-    :ivar ipvlan_mode: whether endpoints are neighbours on the parent's link (``l2``),
-        or are routed to (``l3``; ``l3s`` if the host's firewall is to see it)
-    :ivar ipvlan_flag: whom the endpoints reach: each other (``bridge``), nobody on the
-        same parent (``private``), each other by way of a switch that reflects
-        (``vepa``)
-    """
-
-    ipvlan_mode: Literal["l2", "l3", "l3s"] = "l2"
-    ipvlan_flag: Literal["bridge", "private", "vepa"] = "bridge"
+    ipvlan_mode: Literal["l2", "l3", "l3s"] = option(
+        "l2",
+        parse.choice("l2", "l3", "l3s"),
+        help="whether endpoints are neighbours on the parent's link (l2), or are "
+        "routed to (l3; l3s if the host's firewall is to see it)",
+    )
+    ipvlan_flag: Literal["bridge", "private", "vepa"] = option(
+        "bridge",
+        parse.choice("bridge", "private", "vepa"),
+        help="whom the endpoints reach: each other (bridge), nobody on the same parent "
+        "(private), each other by way of a switch that reflects (vepa)",
+    )
 
 
 class IPvlanDriver(ParentDriver[IPvlanOptions]):
     """Handles the events of networks with ``driver="ipvlan"``."""
 
     dummy = "di-"
+    network_options = IPvlanOptions
 
     def options(self, network: NetworkInfo) -> IPvlanOptions:
         """Parse and check the options of a network."""
         problems: list[str] = []
         try:
-            options = IPvlanOptions(**parse_options(OPTIONS, network.options))
+            options = parse_options(IPvlanOptions, network.options)
         except InvalidError as exc:
             problems.extend(exc.problems)
             options = IPvlanOptions()

@@ -15,12 +15,11 @@ from cnm.driver import (
     InvalidError,
     NetlinkError,
     NetworkInfo,
-    Option,
+    option,
     parse_options,
 )
 from cnm.linux import Request, add_macvlan
 from cnm.parents import (
-    COMMON_OPTIONS,
     NewLink,
     ParentDriver,
     ParentOptions,
@@ -41,41 +40,34 @@ def _macs(value: JSON) -> tuple[str, ...]:
     return tuple(parse.mac(it) for it in macs)
 
 
-OPTIONS = (
-    *COMMON_OPTIONS,
-    Option(
-        "macvlan_mode",
-        parse.choice("bridge", "private", "vepa", "passthru", "source"),
-    ),
-    Option("source_macs", _macs),
-)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MacvlanOptions(ParentOptions):
-    """How a macvlan network was asked for.
+    """How a macvlan network was asked for."""
 
-    :ivar macvlan_mode: whom the endpoints reach: each other (``bridge``), nobody on the
-        same parent (``private``), each other by way of a switch that reflects
-        (``vepa``); the only endpoint has the parent for itself (``passthru``); they
-        hear some MAC addresses only (``source``)
-    :ivar source_macs: the MAC addresses that are heard in mode ``source``
-    """
-
-    macvlan_mode: Mode = "bridge"
-    source_macs: tuple[str, ...] = ()
+    macvlan_mode: Mode = option(
+        "bridge",
+        parse.choice("bridge", "private", "vepa", "passthru", "source"),
+        help="whom the endpoints reach: each other (bridge), nobody on the same parent "
+        "(private), each other by way of a switch that reflects (vepa); the only "
+        "endpoint has the parent for itself (passthru); they hear some MAC addresses "
+        "only (source)",
+    )
+    source_macs: tuple[str, ...] = option(
+        (), _macs, help="the MAC addresses that are heard in mode source"
+    )
 
 
 class MacvlanDriver(ParentDriver[MacvlanOptions]):
     """Handles the events of networks with ``driver="macvlan"``."""
 
     dummy = "dm-"
+    network_options = MacvlanOptions
 
     def options(self, network: NetworkInfo) -> MacvlanOptions:
         """Parse and check the options of a network."""
         problems: list[str] = []
         try:
-            options = MacvlanOptions(**parse_options(OPTIONS, network.options))
+            options = parse_options(MacvlanOptions, network.options)
         except InvalidError as exc:
             problems.extend(exc.problems)
             options = MacvlanOptions()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from cnm.driver import (
     JSON,
@@ -23,9 +24,10 @@ from cnm.driver import (
     NetworkInfo,
     NetworkRequested,
     NetworkRestored,
-    Option,
+    NoOptions,
     Requirements,
     hookimpl,
+    option,
     parse_options,
 )
 from cnm.options import integer
@@ -34,12 +36,24 @@ from .line import Line, name_of, open_network, take_up
 
 __all__ = ["PTPDriver"]
 
-#: 1280 bytes is the least that IPv6 works with (RFC 8200, section 5).
-OPTIONS = (Option("mtu", integer(1280, 65535), "com.docker.network.driver.mtu"),)
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PTPOptions:
+    """What can be asked for of a network."""
+
+    #: 1280 bytes is the least that IPv6 works with (RFC 8200, section 5).
+    mtu: int = option(
+        0,
+        integer(1280, 65535),
+        label="com.docker.network.driver.mtu",
+        help="MTU in bytes of both ends, 0 for the kernel's default",
+    )
 
 
 class PTPDriver(NetworkDriver):
     """Handles the events of networks with ``driver="ptp"``."""
+
+    network_options = PTPOptions
 
     @hookimpl
     async def cnm_driver_loaded(self, event: DriverLoaded) -> Capability:
@@ -54,7 +68,7 @@ class PTPDriver(NetworkDriver):
         """Refuse what cannot be made; both families need a gateway address."""
         problems = list(_problems(event.network))
         try:
-            parse_options(OPTIONS, event.network.options)
+            parse_options(PTPOptions, event.network.options)
         except InvalidError as exc:
             problems += exc.problems
         if problems:
@@ -75,7 +89,7 @@ class PTPDriver(NetworkDriver):
     @hookimpl
     async def cnm_endpoint_created(self, event: EndpointCreated) -> EndpointState:
         """Choose a MAC address."""
-        parse_options((), event.endpoint.options)
+        parse_options(NoOptions, event.endpoint.options)
         mac = event.endpoint.mac or "02:" + secrets.token_bytes(5).hex(":")
         return EndpointState(mac=mac)
 
@@ -109,7 +123,7 @@ class PTPDriver(NetworkDriver):
             name=name_of(endpoint),
             mark=f"{self._mark}:{endpoint.id}",
             mac=endpoint.mac,
-            mtu=parse_options(OPTIONS, network.options).get("mtu", 0),
+            mtu=parse_options(PTPOptions, network.options).mtu,
             ends=tuple(
                 (data.gateway, address)
                 for data in network.ipam_data

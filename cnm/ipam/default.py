@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from ..errors import InvalidError
 from ..events import (
     AddressReleased,
@@ -11,12 +13,21 @@ from ..events import (
     PoolRequested,
 )
 from ..hookspecs import IPAMDriver, hookimpl
-from ..options import Option, boolean, parse_options
+from ..options import boolean, option, parse_options
 from ..types import Address, IPNetwork, Pool, PoolStatus
 from .allocator import PoolAllocator
 
-#: The options of a network that uses this driver; the label is libnetwork's (netlabel).
-OPTIONS = (Option("serial", boolean, label="com.docker.network.ipam.serial"),)
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IPAMOptions:
+    """What can be asked for of the driver; the label is libnetwork's (netlabel)."""
+
+    serial: bool = option(
+        True,
+        boolean,
+        label="com.docker.network.ipam.serial",
+        help="first give addresses that nobody has had yet, rather than the lowest",
+    )
 
 
 class DefaultIPAM(IPAMDriver):
@@ -46,8 +57,7 @@ class DefaultIPAM(IPAMDriver):
         :raises PoolOverlap: the subnet overlaps one that is in use
         :raises NoAvailablePool: the address pools are used up
         """
-        options = parse_options(OPTIONS, event.options, "ipam_options")
-        serial = options.get("serial", True)
+        serial = parse_options(IPAMOptions, event.options, "ipam_options").serial
         _check_subnet(event)
         if event.subnet is not None and not _is_size(event.subnet):
             return self._pools.reserve(

@@ -13,7 +13,7 @@ from ..events import (
     PoolRequested,
 )
 from ..hookspecs import IPAMDriver, hookimpl
-from ..options import parse_options
+from ..options import NoOptions, parse_options
 from ..types import Address, Pool
 
 #: The only pools there are; every network gets them.
@@ -33,7 +33,7 @@ class NullIPAM(IPAMDriver):
         :raises InvalidError: another subnet, a range or an option was asked for
         """
         pool = POOLS[event.version]
-        parse_options((), event.options, "ipam_options")
+        parse_options(NoOptions, event.options, "ipam_options")
         problems = []
         if event.subnet not in (None, pool.subnet):
             problems.append(_refusal(f"subnet {event.subnet}"))

@@ -5,11 +5,10 @@ its links are made.
 """
 
 from .driver import NewLink, ParentDriver
-from .options import COMMON_OPTIONS, ParentOptions, common_problems
+from .options import ParentOptions, common_problems
 from .sharing import Sharing, Use
 
 __all__ = [
-    "COMMON_OPTIONS",
     "NewLink",
     "ParentDriver",
     "ParentOptions",

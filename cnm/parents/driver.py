@@ -35,7 +35,7 @@ from ..linux import (
     parse_link,
     set_link,
 )
-from ..options import parse_options
+from ..options import NoOptions, parse_options
 from ..reports import Difference
 from ..types import (
     JSON,
@@ -218,7 +218,7 @@ class ParentDriver(NetworkDriver, ABC, Generic[O]):
     @hookimpl
     async def cnm_endpoint_created(self, event: EndpointCreated) -> EndpointState:
         """Check the options; choose a MAC address."""
-        parse_options((), event.endpoint.options)
+        parse_options(NoOptions, event.endpoint.options)
         return EndpointState(mac=self.choose_mac(event.endpoint))
 
     @hookimpl

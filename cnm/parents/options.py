@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .. import options as parse
-from ..options import Option
+from ..options import option
 from ..types import JSON, IPAddress, NetworkInfo
 
 #: Range of MTUs: RFC 791 asks for 68 bytes, RFC 8200 for 1280.
@@ -33,33 +33,34 @@ def vlan_of(name: str) -> tuple[str, int] | None:
     return (found["master"], int(found["vlan"])) if found else None
 
 
-COMMON_OPTIONS = (
-    Option("parent", _parent),
-    Option("mtu", parse.integer(MTU_LOW, MTU_HIGH), "com.docker.network.driver.mtu"),
-    Option(
-        "container_iface_prefix",
-        parse.interface,
-        "com.docker.network.container_iface_prefix",
-    ),
-    Option("host_shim", parse.boolean),
-)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParentOptions:
-    """What can be asked for of a network on a parent link.
+    """What can be asked for of a network on a parent link."""
 
-    :ivar parent: name of the parent, ``eth0.50`` standing for VLAN 50 on eth0; a link
-        that leads nowhere is made if it is empty
-    :ivar mtu: MTU in bytes, or 0 for the parent's
-    :ivar host_shim: let the host itself take part in the network, with the auxiliary
-        addresses HostShimIPv4 and HostShimIPv6
-    """
-
-    parent: str = ""
-    mtu: int = 0
-    container_iface_prefix: str = "eth"
-    host_shim: bool = False
+    parent: str = option(
+        "",
+        _parent,
+        help="name of the parent, eth0.50 standing for VLAN 50 on eth0; a link that "
+        "leads nowhere is made if it is empty",
+    )
+    mtu: int = option(
+        0,
+        parse.integer(MTU_LOW, MTU_HIGH),
+        label="com.docker.network.driver.mtu",
+        help="MTU in bytes, or 0 for the parent's",
+    )
+    container_iface_prefix: str = option(
+        "eth",
+        parse.interface,
+        label="com.docker.network.container_iface_prefix",
+        help="what the names of interfaces begin with",
+    )
+    host_shim: bool = option(
+        False,
+        parse.boolean,
+        help="let the host itself take part in the network, with the auxiliary "
+        "addresses HostShimIPv4 and HostShimIPv6",
+    )
 
 
 def common_problems(

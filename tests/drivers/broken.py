@@ -28,6 +28,7 @@ from cnm.driver import (
     NetworkRequested,
     NetworkRestored,
     NetworkState,
+    NoOptions,
     Pool,
     PoolReleased,
     PoolRequested,
@@ -91,7 +92,7 @@ class Sound(FakeDriver):
 
 
 def refuse(options: Any) -> None:
-    parse_options((), options)
+    parse_options(NoOptions, options)
 
 
 def make(sockets: Sockets, identity: str, alias: str = "cnm:conformance:") -> None:

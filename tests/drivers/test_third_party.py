@@ -1,4 +1,4 @@
-"""A driver from somebody else's package, installed by pip and used."""
+"""Drivers from other packages: written by the scaffold, installed by pip, and used."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from pathlib import Path
 
 import pytest
 
+from cnm import ConflictError, InvalidError
+from cnm.scaffold import new_driver
+
 ROOT = Path(__file__).parents[2]
-PACKAGE = ROOT / "examples" / "cnm-drivers-ptp"
-PROGRAM = Path(__file__).with_name("ptp_program.py")
+EXAMPLE = ROOT / "examples" / "cnm-driver-example"
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory into which pip has installed the driver's package."""
+    """The directory into which pip has installed the example."""
     target = tmp_path_factory.mktemp("site-packages")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
     install = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     done = subprocess.run(
-        [*pip, *install, "--target", target, PACKAGE],
+        [*pip, *install, "--target", target, EXAMPLE],
         capture_output=True,
         text=True,
         check=False,
@@ -30,43 +32,76 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def run(installed: Path, *command: str | Path) -> str:
+def run(installed: Path, *command: str | Path, folder: Path = ROOT) -> str:
     """Run a program that finds the installed package, and return what it prints."""
     done = subprocess.run(
         [sys.executable, "-W", "error", *command],
         env={**os.environ, "PYTHONPATH": f"{installed}{os.pathsep}{ROOT}"},
+        cwd=folder,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     assert not done.stderr
     return done.stdout
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_installed_driver_carries_traffic_and_survives_a_restart(
-    installed: Path, tmp_path: Path, backend: str
-) -> None:
-    run(installed, PROGRAM, backend, tmp_path)
+def content(folder: Path) -> dict[str, str]:
+    """Return all files of a folder that are no output of a tool."""
+    return {
+        str(path.relative_to(folder)): path.read_text(encoding="utf-8")
+        for path in folder.rglob("*")
+        if path.is_file() and not {"__pycache__", "build"} & set(path.parts)
+    }
 
 
-def test_installed_driver_is_listed(installed: Path) -> None:
+def test_the_example_is_what_the_scaffold_writes(tmp_path: Path) -> None:
+    assert content(new_driver("example", tmp_path)) == content(EXAMPLE)
+
+
+def test_its_own_tests_pass(installed: Path) -> None:
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    said = run(installed, "-m", "pytest", *options, folder=EXAMPLE)
+    assert "4 passed" in said
+
+
+def test_it_is_listed_and_described(installed: Path) -> None:
     table = run(installed, "-m", "cnm", "drivers").splitlines()
     rows = [line.split() for line in table]
-    ptp = ["network", "ptp", "cnm-drivers-ptp", "0.1.0", "cnm_drivers_ptp:PTPDriver"]
-    assert [*ptp, "available"] in rows
+    origin = "cnm_driver_example:ExampleDriver"
+    mine = ["network", "example", "cnm-driver-example", "0.1.0", origin, "available"]
+    assert mine in rows
     assert any(row[:2] == ["network", "bridge"] for row in rows)
+    said = run(installed, "-m", "cnm", "driver", "example")
+    assert "mtu: int = 0\n    MTU in bytes of both ends" in said
 
 
-def test_package_imports_the_public_modules_only(installed: Path) -> None:
-    public = {"cnm.driver", "cnm.firewall", "cnm.linux", "cnm.options"}
+def test_it_imports_the_public_modules_only(installed: Path) -> None:
+    public = {"cnm.driver", "cnm.linux", "cnm.options"}
     imported = {
         line.split()[1]
-        for source in (installed / "cnm_drivers_ptp").glob("*.py")
+        for source in (installed / "cnm_driver_example").glob("*.py")
         for line in source.read_text(encoding="utf-8").splitlines()
         if line.startswith(("import cnm", "from cnm"))
     }
     assert imported
     assert imported <= public
+
+
+def test_what_is_no_name(tmp_path: Path) -> None:
+    for name in ("", "A", "../x", "a_b", "-a", "x" * 31):
+        with pytest.raises(InvalidError, match="is no name of a driver"):
+            new_driver(name, tmp_path)
+    new_driver("a-b", tmp_path)
+    with pytest.raises(ConflictError, match="is there already"):
+        new_driver("a-b", tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cnm-driver-a-b"]
+
+
+def test_bundled_drivers_are_described() -> None:
+    for name in ("bridge", "macvlan", "ipvlan", "ptp", "host", "null"):
+        assert run(ROOT, "-m", "cnm", "driver", name).startswith(
+            f"{name}: cnm_drivers_"
+        )

@@ -37,7 +37,7 @@ LEVELS = (
     ("lifecycle", "upkeep"),
     ("controller",),
     ("driver", "testing"),
-    ("__init__", "__main__"),
+    ("__init__", "__main__", "scaffold"),
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 #: Who may import what is not ours.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import (
     IPv4Address,
@@ -33,13 +34,7 @@ from cnm.errors import (
 from cnm.events import ControllerEvent, ControllerStarted, Event, FirewallRebuilt
 from cnm.gateways import Candidate, elect
 from cnm.linux.announcer import arp_announcement, neighbour_advertisement
-from cnm.options import (
-    Option,
-    boolean,
-    choice,
-    integer,
-    parse_options,
-)
+from cnm.options import boolean, choice, declared, integer, option, parse_options
 from cnm.records import (
     Attachment,
     attachment_of,
@@ -97,18 +92,25 @@ def test_address_pools(value: object, pool: tuple[str, int]) -> None:
     assert check.address_pool(parsed) == parsed
 
 
-KNOWN = (
-    Option("mtu", integer(68, 65535), "com.docker.network.driver.mtu"),
-    Option("icc", boolean),
-    Option("mode", choice("a", "b")),
-)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Known:
+    """Some options."""
+
+    mtu: int = option(
+        0, integer(68, 65535), label="com.docker.network.driver.mtu", help="MTU"
+    )
+    icc: bool = option(True, boolean, help="")
+    mode: str = option("a", choice("a", "b"), help="")
 
 
 def test_options() -> None:
     given = {"com.docker.network.driver.mtu": "1500", "icc": "F", "mode": "b"}
-    assert parse_options(KNOWN, given) == {"mtu": 1500, "icc": False, "mode": "b"}
+    assert parse_options(Known, given) == Known(mtu=1500, icc=False, mode="b")
+    assert parse_options(Known, {}) == Known()
+    assert [it.name for it in declared(Known)] == ["mtu", "icc", "mode"]
+    assert declared(Known)[0].help == "MTU"
     with pytest.raises(InvalidError) as caught:
-        parse_options(KNOWN, {"mtu": "٣", "icc": 1, "mode": [], "mut": 1, "x": 1})
+        parse_options(Known, {"mtu": "٣", "icc": 1, "mode": [], "mut": 1, "x": 1})
     assert len(caught.value.problems) == 5
     assert "did you mean 'mtu'? (known: icc, mode, mtu)" in str(caught.value)
 
