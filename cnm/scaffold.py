@@ -36,7 +36,7 @@ def new_driver(name: str, parent: Path) -> Path:
         "CLASS": "".join(word.capitalize() for word in name.split("-")) + "Driver",
     }
     package = target / f"cnm_driver_{module}"
-    template = files(__package__) / "template"
+    template = files("cnm") / "template"
     for source, path in (
         ("pyproject.toml", target / "pyproject.toml"),
         ("README.md", target / "README.md"),

@@ -21,7 +21,7 @@ class Stepped:
         at: int = 0,
         then: Callable[[], object] = lambda: None,
     ) -> None:
-        self.number = 0
+        self.number: int = 0
         self._work = work
         self._at = at
         self._then = then

@@ -30,5 +30,5 @@ class ConformanceError(AssertionError):
     """
 
     def __init__(self, violations: Iterable[Violation]) -> None:
-        self.violations = tuple(violations)
+        self.violations: tuple[Violation, ...] = tuple(violations)
         super().__init__("\n".join(["", *map(str, self.violations)]))
