@@ -50,7 +50,7 @@ async def join(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> None
     name = await sandbox.choose_interface(
         info.interface_name, endpoint.network.interface_prefix
     )
-    joined = EndpointJoined(endpoint=info, sandbox=sandbox.info, interface=name)
+    joined = _joined(endpoint, sandbox, name)
     intent = {"sandbox": sandbox.id, "interface": name}
     journal = services.journal
     async with journal.operation("endpoint.join", info.id, intent) as operation:
@@ -107,7 +107,7 @@ async def rejoin(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> No
     if before is None:
         return
     info, name = endpoint.info, before.interface
-    joined = EndpointJoined(endpoint=info, sandbox=sandbox.info, interface=name)
+    joined = _joined(endpoint, sandbox, name)
     await _undo(services, endpoint, joined)
     await services.kernel.run(remove_marked, sandbox.key, f"{services.mark}:{info.id}")
     # what an interrupted attempt has left must not have the name any more
@@ -135,11 +135,19 @@ async def rejoin(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> No
     services.announce(info, answer)
 
 
+def _joined(endpoint: Endpoint, sandbox: Sandbox, interface: str) -> EndpointJoined:
+    others = tuple(it.info for it in sandbox.endpoints if it is not endpoint)
+    return EndpointJoined(
+        endpoint=endpoint.info,
+        sandbox=sandbox.info,
+        interface=interface,
+        others=others,
+    )
+
+
 async def abandon(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> None:
     """Have an endpoint leave a sandbox whose namespace is gone."""
-    joined = EndpointJoined(
-        endpoint=endpoint.info, sandbox=sandbox.info, interface=endpoint.interface
-    )
+    joined = _joined(endpoint, sandbox, endpoint.interface)
     try:
         await _undo(services, endpoint, joined)
     except CNMError:

@@ -83,5 +83,6 @@ def setup(app: Sphinx) -> None:
     """Connect the resolver."""
     app.connect("missing-reference", _resolve)
 
+
 # type variables are no objects that have a description
 nitpick_ignore_regex = [("py:.*", r"cnm\..*\.[A-Z]")]

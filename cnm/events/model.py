@@ -117,11 +117,13 @@ class EndpointJoined(EndpointEvent, DriverEvent[JoinInfo]):
     """An endpoint is part of a sandbox.
 
     :ivar interface: name of its interface in the sandbox
+    :ivar others: the endpoints that are in the sandbox already
     """
 
     name: ClassVar[str] = "endpoint.joined"
     sandbox: SandboxInfo
     interface: str
+    others: tuple[EndpointInfo, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

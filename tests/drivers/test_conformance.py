@@ -52,15 +52,9 @@ async def test_macvlan(parent: str) -> None:
     )
 
 
-@needs("ipvlan")
-async def test_ipvlan(parent: str) -> None:
-    await check_network_driver(IPvlanDriver, options={"parent": parent}, networks=1)
-
-
 @needs("dummy", "ipvlan")
-@pytest.mark.parametrize("driver", [IPvlanDriver, MacvlanDriver])
-async def test_without_a_parent(driver: type) -> None:
-    await check_network_driver(driver)
+async def test_ipvlan_without_a_parent() -> None:
+    await check_network_driver(IPvlanDriver)
 
 
 async def test_null() -> None:
