@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Callable
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _NEWNET, _BIND, _DETACH = 0x40000000, 4096, 2
@@ -79,6 +80,13 @@ def default_route(via: bytes, index: int) -> bytes:
     return body + attribute(5, via) + number(4, index)
 
 
+def route_to(destination: bytes, index: int) -> bytes:
+    family = socket.AF_INET if len(destination) == 4 else socket.AF_INET6
+    length = len(destination) * 8
+    body = struct.pack("=BBBBBBBBI", family, length, 0, 0, 254, 4, 253, 1, 0)
+    return body + attribute(1, destination) + number(4, index)
+
+
 def write(path: str, value: str) -> None:
     descriptor = os.open(path, os.O_WRONLY)
     os.write(descriptor, value.encode())
@@ -93,7 +101,7 @@ class Floor:
         self.home = os.open(_HERE, os.O_RDONLY)
         self.route = Netlink()
         self.index = 0x100000
-        self.inside: dict[str, tuple[int, Netlink]] = {}
+        self.inside: dict[str, tuple[int, Netlink, int]] = {}
         self.ends: dict[str, int] = {}
 
     def next(self) -> int:
@@ -118,6 +126,54 @@ class Floor:
 
     def join(self, name: str, bridge: int, position: int) -> None:
         """Make a namespace, and give it an interface on a bridge."""
+
+        def plug(index: int, netns: int, mac: bytes) -> None:
+            host = self._veth(name, index, netns, mac, number(10, bridge))
+            alias = text(20, "floor:" + "0" * 64) + no_address_generation()
+            self.route.send((16, 0, change_link(host, 1, alias)))
+
+        self._join(name, position, plug)
+
+    def join_ptp(self, name: str, unused: int, position: int) -> None:
+        """Make a namespace, and give it a line to the host."""
+
+        def plug(index: int, netns: int, mac: bytes) -> None:
+            host = self._veth(name, index, netns, mac, b"")
+            alias = text(20, "floor:" + "0" * 64) + no_address_generation()
+            tail = position.to_bytes(2, "big")
+            prefix = b"\xfd\x11" + bytes(6)
+            self.route.send(
+                (16, 0, change_link(host, 1, alias)),
+                (20, _CREATE_EXCL, address(host, b"\x0a\x64\0\x01", 32)),
+                (20, _CREATE_EXCL, address(host, prefix + bytes(7) + b"\x01", 128)),
+                (24, _CREATE_EXCL, route_to(b"\x0a\x64" + tail, host)),
+                (24, _CREATE_EXCL, route_to(prefix + bytes(6) + tail, host)),
+            )
+
+        self._join(name, position, plug)
+
+    def join_macvlan(self, name: str, parent: int, position: int) -> None:
+        """Make a namespace, and give it a macvlan on a link."""
+
+        def plug(index: int, netns: int, mac: bytes) -> None:
+            extra = number(5, parent) + attribute(1, mac) + number(28, netns)
+            made = new_link(index, "eth0", "macvlan", number(1, 4), extra)
+            self.route.send((16, _CREATE_EXCL, made))
+
+        self._join(name, position, plug)
+
+    def _veth(self, name: str, index: int, netns: int, mac: bytes, extra: bytes) -> int:
+        host = self.next()
+        peer = struct.pack("=BxHiII", 0, 0, index, 0, 0) + text(3, "eth0")
+        peer += number(28, netns) + attribute(1, mac)
+        veth = new_link(host, name, "veth", attribute(1, peer), extra)
+        self.route.send((16, _CREATE_EXCL, veth))
+        self.ends[name] = host
+        return host
+
+    def _join(
+        self, name: str, position: int, plug: Callable[[int, int, bytes], None]
+    ) -> None:
         key = f"{self.directory}/{name}"
         os.close(os.open(key, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o444))
         _libc.unshare(_NEWNET)
@@ -126,13 +182,9 @@ class Floor:
         route.send((16, 0, change_link(1, 1)))
         netns = os.open(_HERE, os.O_RDONLY)
         _libc.setns(self.home, _NEWNET)
-        host, index = self.next(), self.next()
+        index = self.next()
         mac = b"\x02" + os.urandom(5)
-        peer = struct.pack("=BxHiII", 0, 0, index, 0, 0) + text(3, "eth0")
-        peer += number(28, netns) + attribute(1, mac)
-        veth = new_link(host, name, "veth", attribute(1, peer), number(10, bridge))
-        alias = text(20, "floor:" + "0" * 64) + no_address_generation()
-        self.route.send((16, _CREATE_EXCL, veth), (16, 0, change_link(host, 1, alias)))
+        plug(index, netns, mac)
         _libc.setns(netns, _NEWNET)
         write("/proc/sys/net/ipv6/conf/eth0/accept_ra", "0")
         _libc.setns(self.home, _NEWNET)
@@ -148,14 +200,17 @@ class Floor:
             (24, _CREATE_EXCL, default_route(b"\x0a\x64\0\x01", index)),
             (24, _CREATE_EXCL, default_route(prefix + bytes(7) + b"\x01", index)),
         )
-        self.inside[name] = netns, route
-        self.ends[name] = host
+        self.inside[name] = netns, route, index
 
     def leave(self, name: str) -> None:
         """Take the interface off the bridge, and drop the namespace."""
-        down = change_link(self.ends.pop(name), 0, number(27, _REAP))
-        self.route.send((16, 0, down))
-        netns, route = self.inside.pop(name)
+        if name in self.ends:
+            down = change_link(self.ends.pop(name), 0, number(27, _REAP))
+            self.route.send((16, 0, down))
+        else:  # a macvlan that is down has freed its MAC address
+            _, route, index = self.inside[name]
+            route.send((16, 0, change_link(index, 0)))
+        netns, route, _ = self.inside.pop(name)
         route.close()
         os.close(netns)
         key = f"{self.directory}/{name}"
@@ -184,9 +239,19 @@ def measure(count: int) -> dict[str, list[float]]:
         (20, _CREATE_EXCL, address(bridge, b"\x0a\x64\0\x01", 16)),
         (16, 0, change_link(bridge, 1)),
     )
-    joins, leaves = [], []
-    for position in range(count):
-        name = f"f{position}"
-        joins.append(timed(floor.join, name, bridge, position + 2))
-        leaves.append(timed(floor.leave, name))
-    return {"network": networks, "join": joins, "leave": leaves}
+    parent = floor.next()
+    floor.route.send((16, _CREATE_EXCL, new_link(parent, "ifb0", "ifb", b"", b"")))
+    floor.route.send((16, 0, change_link(parent, 1)))
+    results = {"network": networks}
+    for suffix, join, link in (
+        ("", floor.join, bridge),
+        (" ptp", floor.join_ptp, 0),
+        (" macvlan", floor.join_macvlan, parent),
+    ):
+        joins = results[f"join{suffix}"] = []
+        leaves = results[f"leave{suffix}"] = []
+        for position in range(count):
+            name = f"f{position}"
+            joins.append(timed(join, name, link, position + 2))
+            leaves.append(timed(floor.leave, name))
+    return results

@@ -17,6 +17,7 @@ from functools import partial
 import anyio
 
 import cnm
+from cnm.linux import NetlinkSocket, add_ifb, set_link
 from cnm.testing import private_host
 
 from . import floor
@@ -54,22 +55,33 @@ async def measure() -> dict[str, list[float]]:
     results: dict[str, list[float]] = {}
     async with cnm.Controller() as controller:
         network = await controller.create_network("bench", ipv6=True)
+        lines = await controller.create_network("lines", "ptp", ipv6=True)
+        with NetlinkSocket() as route:
+            route.call(add_ifb("ifb0"), set_link(name="ifb0", up=True))
+        lan = await controller.create_network(
+            "lan", "macvlan", ipv6=True, options={"parent": "ifb0"}
+        )
 
         async def create(number: int) -> None:
             await controller.create_network(f"n{number}", ipv6=True)
 
-        async def join(name: str) -> None:
+        async def join(name: str, to: cnm.Network = network) -> None:
             sandbox = await controller.create_sandbox(name)
-            await network.connect(sandbox)
+            await to.connect(sandbox)
 
         async def leave(name: str) -> None:
             await controller.sandbox(name).delete()
 
         results["network"] = [await timed(partial(create, n)) for n in range(20)]
-        results["join"], results["leave"] = [], []
-        for number in range(COUNT):
-            results["join"].append(await timed(partial(join, f"s{number}")))
-            results["leave"].append(await timed(partial(leave, f"s{number}")))
+        for suffix, to in (("", network), (" ptp", lines), (" macvlan", lan)):
+            joins = results[f"join{suffix}"] = []
+            leaves = results[f"leave{suffix}"] = []
+            for number in range(COUNT):
+                name = f"s{number}"
+                joins.append(await timed(partial(join, name, to)))
+                leaves.append(await timed(partial(leave, name)))
+                for endpoint in to.endpoints:
+                    await endpoint.delete()
         worst = [0.0]
         async with anyio.create_task_group() as watch:
             watch.start_soon(lateness, worst)

@@ -18,14 +18,15 @@ from cnm.driver import (
 from cnm.firewall import Element, Firewall, NetworkRules, open_forwarding
 from cnm.linux import (
     BRIDGE_GROUP,
+    REAP_GROUP,
     Placement,
     Sockets,
     add_address,
     add_route,
     add_veth,
     choose_index,
-    delete_link,
     dump_links,
+    get_link,
     parse_link,
     set_link,
     sysctl,
@@ -109,10 +110,19 @@ class Line:
         self.firewall.update(placement.sockets, add=rules(self.name))
 
     def unplug(self, sockets: Sockets) -> None:
-        """Plan: remove the pair, and what goes with it. No error if it is gone."""
+        """Plan: take the line down; the reaper deletes it. No error if it is gone.
+
+        The host's routes and its IPv6 addresses go with it at once. Its name and its
+        mark are free for another one.
+        """
         self.firewall.update(sockets, remove=rules(self.name))
+        route = sockets.route
         try:
-            sockets.route.call(delete_link(name=self.name))
+            link = parse_link(route.call(get_link(name=self.name))[0])
+            route.call(
+                set_link(link.index, up=False, alias=""),
+                set_link(link.index, rename=f"cnm{link.index}", group=REAP_GROUP),
+            )
         except NetlinkError as exc:
             if exc.errno != errno.ENODEV:
                 raise
