@@ -113,7 +113,9 @@ async def test_costs(tmp_path: Path) -> None:
             "publish": publish,
             "leave": leave,
             "delete sandbox": lambda: controller.sandbox("first").delete(),
-            "delete network": lambda: controller.network("net").delete(force=True),
+            "delete network and endpoint": lambda: controller.network("net").delete(
+                force=True
+            ),
         }
         for name, operation in operations.items():
             found[name] = await cost(operation)
@@ -133,6 +135,11 @@ EXPECTED = {
     },
     "publish": {"calls": 2, "commits": 2, "requests": 6, "trips": 1},
     "leave": {"calls": 3, "commits": 2, "requests": 10, "trips": 2},
-    "delete sandbox": {"calls": 2, "commits": 2, "requests": 8, "trips": 2},
-    "delete network": {"calls": 2, "commits": 2, "requests": 12, "trips": 1},
+    "delete sandbox": {"calls": 2, "commits": 2, "requests": 6, "trips": 2},
+    "delete network and endpoint": {
+        "calls": 2,
+        "commits": 4,
+        "requests": 12,
+        "trips": 1,
+    },
 }
