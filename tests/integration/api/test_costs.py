@@ -107,6 +107,9 @@ async def test_costs(tmp_path: Path) -> None:
         async def leave() -> None:
             await controller.network("net").endpoint("box").leave()
 
+        async def delete() -> None:
+            await controller.network("net").delete(force=True)
+
         operations: dict[str, Callable[[], Awaitable[object]]] = {
             "create network": lambda: controller.create_network("net", ipv6=True),
             "create sandbox and connect": join,
