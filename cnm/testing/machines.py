@@ -34,6 +34,7 @@ class Machine:
 
     def __enter__(self) -> Self:
         self._netns = _in_thread(_new_namespace)
+        self.run(lambda: _configure(1, ()))
         return self
 
     def __exit__(
@@ -89,7 +90,6 @@ def _new_namespace() -> int:
 def _configure(index: int, addresses: tuple[str, ...]) -> None:
     with NetlinkSocket() as route:
         route.call(
-            set_link(1, up=True),
             set_link(index, address_generation="none"),
             *(add_address(index, ip_interface(it)) for it in addresses),
             set_link(index, up=True),

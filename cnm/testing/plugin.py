@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
 import cnm
+from cnm.linux import namespaces
 
 from . import private_host
 from .machines import Machine
@@ -38,6 +40,22 @@ async def cnm_controller(cnm_store: cnm.MemoryStore) -> AsyncIterator[cnm.Contro
     """A running controller, which removes all that it has made."""
     async with cnm.Controller("test", store=cnm_store) as controller:
         yield controller
+
+
+@pytest.fixture
+async def cnm_sandbox(cnm_controller: cnm.Controller) -> cnm.Sandbox:
+    """A sandbox of ``cnm_controller``, in no network yet."""
+    return await cnm_controller.create_sandbox("box")
+
+
+@pytest.fixture
+def cnm_host(tmp_path: Path) -> Iterator[str]:
+    """Another host, for ``Controller(netns=)``: the path of its network namespace."""
+    path = str(tmp_path / "host")
+    with Machine() as machine:
+        machine.run(lambda: namespaces.pin(namespaces.OWN, path))
+        yield path
+        namespaces.unpin(path)
 
 
 @pytest.fixture

@@ -1,0 +1,63 @@
+"""The pytest plugin for other packages' tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+CONFTEST = """
+import pytest
+pytest_plugins = ["cnm.testing.plugin"]
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request):
+    return request.param
+"""
+TESTS = """
+import socket
+import anyio, cnm, pytest
+from cnm.testing.fakes import FakeDriver
+
+pytestmark = pytest.mark.anyio
+
+async def test_outside(cnm_controller, cnm_sandbox, cnm_outside):
+    network = await cnm_controller.create_network("front")
+    await network.connect(cnm_sandbox)
+    server = cnm_outside.run(lambda: socket.create_server(("", 80)))
+    with server:
+        async with await cnm_sandbox.connect_tcp("203.0.113.2", 80):
+            pass
+
+async def test_two_hosts(cnm_controller, cnm_host, cnm_store):
+    async with cnm.Controller("test", netns=cnm_host) as other:
+        for controller in (cnm_controller, other):
+            await controller.create_network("front", subnets=["10.9.0.0/24"])
+
+async def test_a_fake():
+    fake = FakeDriver()
+    fake.fail["endpoint.joined"] = OSError("no cable")
+    async with cnm.Controller(drivers={"fake": fake}) as controller:
+        network = await controller.create_network("n", "fake")
+        with pytest.raises(cnm.DriverError, match="no cable"):
+            await network.connect(await controller.create_sandbox("box"))
+    assert fake.calls[-1] == "network.deleted"
+"""
+
+
+def test_its_fixtures(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(CONFTEST)
+    (tmp_path / "test_it.py").write_text(TESTS)
+    command = [sys.executable, "-W", "error", "-m", "pytest", "-q", "-p", "no:xdist"]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "6 passed" in done.stdout
