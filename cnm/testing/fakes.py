@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import anyio
 
@@ -54,10 +54,7 @@ class FakeDriver(NetworkDriver):
             raise wrong
         if wrong == "hang":
             await anyio.sleep_forever()
-        if wrong is None:
-            return answer
-        result: R = wrong
-        return result
+        return answer if wrong is None else cast("R", wrong)
 
     @hookimpl
     async def cnm_network_requested(self, event: NetworkRequested) -> Requirements:
