@@ -8,7 +8,15 @@ import os
 from . import interfaces, naming
 from .errors import CNMError
 from .findings import Findings
-from .linux import Link, Sockets, delete_link, dump_links, parse_link
+from .linux import (
+    REAP_GROUP,
+    REAP_SINGLY_GROUP,
+    Link,
+    Sockets,
+    delete_link,
+    dump_links,
+    parse_link,
+)
 from .services import Services
 
 _logger = logging.getLogger(__name__)
@@ -32,7 +40,8 @@ def sweep(sockets: Sockets, services: Services, findings: Findings) -> None:
         if (files := f"{services.run_dir}/files/{name}") not in mine:
             interfaces.drop_files(sockets, files)
     for link in stray_links(sockets, services):
-        findings.add(f"link {link.name}", "swept", "it belongs to nothing")
+        if link.group not in (REAP_GROUP, REAP_SINGLY_GROUP):  # or it is known of
+            findings.add(f"link {link.name}", "swept", "it belongs to nothing")
         try:
             sockets.route.call(delete_link(link.index))
         except CNMError as exc:
