@@ -5,9 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -16,6 +15,9 @@ import pluggy
 from .errors import CNMError, DriverError, DriverLoadError, DriverNotFound
 from .events import DriverEvent, Event
 from .hookspecs import MANDATORY, PROJECT, IPAMDriver, NetworkDriver, Observer
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 R = TypeVar("R")
 
@@ -174,6 +176,8 @@ class DriverRegistry:
 
     def discover(self) -> None:
         """Find out which drivers installed packages declare. Blocks for some ms."""
+        from importlib.metadata import entry_points  # takes 15 ms to import
+
         for entry in entry_points(group=GROUPS[self._spec]):
             package = entry.dist
             if package is not None:
