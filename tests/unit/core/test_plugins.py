@@ -186,7 +186,7 @@ def entries(*pairs: tuple[str, str]) -> Any:
 
 async def test_two_packages_of_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "cnm.plugins.entry_points",
+        "importlib.metadata.entry_points",
         entries(
             ("good", f"{__name__}:Good"),
             ("twice", "one:Driver"),
@@ -249,7 +249,7 @@ async def test_a_package_that_hangs(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr("cnm.plugins.LOAD_TIMEOUT", 0.4)
     pairs = ("slow", f"{module}:Driver"), ("good", f"{__name__}:Good")
-    monkeypatch.setattr("cnm.plugins.entry_points", entries(*pairs))
+    monkeypatch.setattr("importlib.metadata.entry_points", entries(*pairs))
     registry = DriverRegistry(NetworkDriver)
     registry.discover()
     order: list[str] = []
