@@ -43,6 +43,7 @@ from .linux.forgetter import Forgetter
 from .linux.lifelines import Lifelines
 from .linux.privileges import require_capabilities
 from .linux.reaper import Reaper
+from .linux.removals import Removals
 from .network import Network
 from .plugins import DriverRegistry
 from .ports import PortMapper, Proxy
@@ -137,6 +138,8 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Services:
     stack.callback(routes.close)
     monitor = await kernel.run(lambda sockets: Monitor())
     stack.callback(monitor.close)
+    removals = await kernel.run(lambda sockets: Removals(f"{directory}/netns"))
+    stack.callback(removals.close)
     pools = settings.address_pools
     if pools is None:
         pools = await anyio.to_thread.run_sync(_default_pools)
@@ -182,6 +185,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Services:
         forgetter=forgetter,
         routes=routes,
         monitor=monitor,
+        removals=removals,
         drivers=drivers,
         ipam_drivers=ipam_drivers,
         observers=observers,
@@ -213,6 +217,7 @@ async def start_tasks(services: Services, tasks: TaskGroup) -> None:
         tasks.start_soon(_guard, job)
     watcher = Watcher(services)
     tasks.start_soon(_guard, watcher.watch)
+    tasks.start_soon(_guard, watcher.watch_namespaces)
     tasks.start_soon(_guard, watcher.mend)
     tasks.start_soon(_guard, partial(garbage.mourn, services))
     if services.proxy is not None:

@@ -21,6 +21,7 @@ from .linux.announcer import Announcer
 from .linux.forgetter import Forgetter
 from .linux.lifelines import Lifelines
 from .linux.reaper import Reaper
+from .linux.removals import Removals
 from .plugins import Driver, DriverRegistry
 from .reports import RestoreReport
 from .rollback import Rollback
@@ -72,6 +73,7 @@ class Services:
     forgetter: Forgetter
     routes: HostRoutes
     monitor: Monitor
+    removals: Removals
     drivers: DriverRegistry
     ipam_drivers: DriverRegistry
     observers: DriverRegistry

@@ -8,6 +8,7 @@ from contextlib import aclosing
 import anyio
 
 from . import inspection, repair
+from .errors import SandboxNotFound
 from .events import DamageFound, FirewallRebuilt, LinkRemoved
 from .linux import LinkGone, Overrun, RouteGone, TableChanged
 from .services import Services
@@ -45,6 +46,22 @@ class Watcher:
                     await self._mend_firewall()
                     if isinstance(change, Overrun):
                         self._damaged.set()
+
+    async def watch_namespaces(self) -> None:
+        """Notice that somebody removes a sandbox's namespace, until cancelled."""
+        async with aclosing(self._services.removals.watch()) as removals:
+            async for name in removals:
+                if self._has_lost(name):
+                    self._damaged.set()
+
+    def _has_lost(self, name: str) -> bool:
+        if not name or name == "default":  # several; or the host's, which many share
+            return True
+        try:
+            self._services.sandboxes.find(name).require()
+        except SandboxNotFound:
+            return False  # it is going, and we have done it
+        return True
 
     async def mend(self) -> None:
         """Deal with the damage that is noticed, until cancelled."""

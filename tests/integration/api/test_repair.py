@@ -197,6 +197,21 @@ async def test_it_happens_by_itself() -> None:
             await works(one, two)
 
 
+async def test_a_namespace_is_missed_at_once() -> None:
+    async with Controller() as controller:
+        _, one, two = await built(controller)
+        async with controller.subscribe(cnm.DamageFound) as events:
+            # its process lives on, and with it the namespace
+            async with await one.open_process(["sleep", "60"]) as process:
+                await anyio.to_thread.run_sync(namespaces.unpin, one.key)
+                with anyio.fail_after(10):
+                    event = await anext(events)
+                process.kill()
+            (found,) = event.differences
+            assert (found.problem, found.mended) == ("its namespace is gone", True)
+            assert controller.sandboxes == (two,)
+
+
 async def test_rules_are_missed_at_once() -> None:
     async with Controller() as controller:
         _, one, two = await built(controller)
