@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # every process has a host network of its own
 PARALLEL ?= --numprocesses=auto --maxprocesses=8 --dist=loadfile
 
-.PHONY: demo test test-vm soak lowest lint types docs bench clean python
+.PHONY: demo test test-vm soak lowest example lint types docs bench clean python
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/demo.py
@@ -36,6 +36,14 @@ soak: $(VENV)/test.stamp
 			tests/integration/machine || exit 1; \
 	done
 
+# a driver of somebody else's, beside cnm as it is installed by others
+example: | python
+	$(PYTHON) -m venv $(VENV)-example
+	$(VENV)-example/bin/pip install --quiet --disable-pip-version-check \
+		'.[test]' './examples/cnm-driver-example[test]'
+	cd examples/cnm-driver-example && \
+		$(CURDIR)/$(VENV)-example/bin/python -m pytest -p no:cacheprovider
+
 lint: $(VENV)/lint.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -52,7 +60,7 @@ bench: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks join
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest build dist docs/_build .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-example build dist docs/_build .mypy_cache .pytest_cache .ruff_cache
 
 python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
