@@ -283,7 +283,8 @@ class Elsewhere(Closing):
             if self._stopping:
                 return
             for reply in self._replies(data, client, tcp=False):
-                self.udp.sendto(reply, client)
+                with suppress(BrokenPipeError):  # closed in between
+                    self.udp.sendto(reply, client)
 
     def _by_tcp(self) -> None:
         while True:
@@ -291,7 +292,7 @@ class Elsewhere(Closing):
                 connection, client = self._tcp.accept()
             except OSError:
                 return
-            with connection:
+            with connection, suppress(ConnectionError):  # the client has gone
                 for reply in self._replies(
                     connection.recv(65535)[2:], client, tcp=True
                 ):
