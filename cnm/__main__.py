@@ -13,7 +13,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 from . import __version__
 from .errors import CNMError, DriverLoadError, DriverNotFound
 from .hookspecs import IPAMDriver, NetworkDriver, Observer
-from .options import NoOptions, declared
+from .options import NoOptions, Option, declared
 from .plugins import GROUPS, DriverRegistry
 
 _KINDS = {"network": NetworkDriver, "ipam": IPAMDriver, "observer": Observer}
@@ -60,10 +60,7 @@ def _describe_options(kind: type[object]) -> list[str]:
     return [line for it in declared(kind) for line in _describe(it, hints[it.name])]
 
 
-def _describe(option: object, hint: object) -> Iterator[str]:
-    from .options import Option
-
-    assert isinstance(option, Option)
+def _describe(option: Option, hint: object) -> Iterator[str]:
     yield f"{option.name}: {_type(hint)} = {option.default!r}"
     yield from textwrap.wrap(
         option.help, 80, initial_indent="    ", subsequent_indent="    "

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from .errors import InvalidError
-from .types import JSON
+from .types import JSON, NetworkInfo
 from .validation import address, host_binding, interface_name, mac_address, shown
 
 if TYPE_CHECKING:
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 O = TypeVar("O")  # noqa: E741 - options
 T = TypeVar("T")
 _DECLARED = "cnm.option"
+
+#: The kernel's bounds for Ethernet (ETH_MIN_MTU, ETH_MAX_MTU), and IPv6's own
+#: (RFC 8200, section 5).
+MTU_LOW, MTU_LOW_IPV6, MTU_HIGH = 68, 1280, 65535
 
 # strconv.ParseBool of Go, whose words libnetwork's users are used to
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
@@ -105,6 +109,23 @@ def parse_options(kind: type[O], given: Mapping[str, JSON], what: str = "options
     if problems:
         raise InvalidError(*problems)
     return kind(**result)
+
+
+def interface_problems(network: NetworkInfo, mtu: int, prefix: str) -> list[str]:
+    """Return what is wrong with the MTU and the names of a network's interfaces.
+
+    :param mtu: in bytes, or 0 if the driver chooses
+    :param prefix: what the names begin with
+    """
+    problems = []
+    if network.ipv6 and 0 < mtu < MTU_LOW_IPV6:
+        problems.append(f"options: mtu {mtu} is too small: IPv6 needs {MTU_LOW_IPV6}")
+    if len(prefix) > 11:
+        problems.append(
+            f"options: container_iface_prefix {prefix!r} leaves no room for a number: "
+            "expected at most 11 characters"
+        )
+    return problems
 
 
 def _unknown(key: str, known: list[str]) -> str:

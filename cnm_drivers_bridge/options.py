@@ -25,10 +25,6 @@ _MODES = (
 )
 _PREFIX = "com.docker.network."
 
-#: The kernel's bounds for Ethernet (ETH_MIN_MTU, ETH_MAX_MTU), and IPv6's own
-#: (RFC 8200, section 5).
-MTU_LOW, MTU_LOW_IPV6, MTU_HIGH = 68, 1280, 65535
-
 #: Auxiliary addresses that stand for the endpoints' gateway, where that is not the
 #: bridge (libnetwork, bridge_linux.go).
 DEFAULT_GATEWAYS = {4: "DefaultGatewayIPv4", 6: "DefaultGatewayIPv6"}
@@ -72,7 +68,7 @@ class BridgeOptions:
     )
     mtu: int = option(
         0,
-        parse.integer(MTU_LOW, MTU_HIGH),
+        parse.integer(parse.MTU_LOW, parse.MTU_HIGH),
         label=f"{_PREFIX}driver.mtu",
         help="MTU in bytes, or 0 for the kernel's default",
     )
@@ -159,15 +155,9 @@ def bridge_options(network: NetworkInfo) -> BridgeOptions:
                 f"options: host_ipv{version} is given, but the network has no "
                 f"IPv{version}"
             )
-    if network.ipv6 and 0 < options.mtu < MTU_LOW_IPV6:
-        problems.append(
-            f"options: mtu {options.mtu} is too small: IPv6 needs {MTU_LOW_IPV6}"
-        )
-    if len(options.container_iface_prefix) > 11:
-        problems.append(
-            f"options: container_iface_prefix {options.container_iface_prefix!r} "
-            "leaves no room for a number: expected at most 11 characters"
-        )
+    problems += parse.interface_problems(
+        network, options.mtu, options.container_iface_prefix
+    )
     problems += _subnet_problems(network)
     if problems:
         raise InvalidError(*problems)

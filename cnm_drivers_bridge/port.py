@@ -25,8 +25,7 @@ from cnm.linux import (
     set_link,
     sysctl,
 )
-
-from .options import MTU_LOW_IPV6
+from cnm.options import MTU_LOW_IPV6
 
 
 def host_interface(endpoint: EndpointInfo) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +14,6 @@ from cnm.driver import (
     IPInterface,
     NetworkInfo,
     option,
-    parse_options,
 )
 from cnm.linux import Request, add_ipvlan
 from cnm.parents import (
@@ -21,7 +21,6 @@ from cnm.parents import (
     ParentDriver,
     ParentOptions,
     Use,
-    common_problems,
 )
 
 __all__ = ["IPvlanDriver"]
@@ -51,26 +50,17 @@ class IPvlanDriver(ParentDriver[IPvlanOptions]):
     dummy = "di-"
     network_options = IPvlanOptions
 
-    def options(self, network: NetworkInfo) -> IPvlanOptions:
-        """Parse and check the options of a network."""
-        problems: list[str] = []
-        try:
-            options = parse_options(IPvlanOptions, network.options)
-        except InvalidError as exc:
-            problems.extend(exc.problems)
-            options = IPvlanOptions()
-        if options.ipvlan_mode != "l2":
-            if options.host_shim:
-                problems.append("options: host_shim is possible with ipvlan_mode 'l2'")
-            problems += [
+    def problems(self, network: NetworkInfo, options: IPvlanOptions) -> Iterator[str]:
+        """Refuse what makes no sense where the host routes."""
+        if options.ipvlan_mode == "l2":
+            return
+        if options.host_shim:
+            yield "options: host_shim is possible with ipvlan_mode 'l2'"
+        for gateway in network.gateways:
+            yield (
                 f"gateways: {gateway}: with ipvlan_mode '{options.ipvlan_mode}' the "
                 "default route needs none"
-                for gateway in network.gateways
-            ]
-        problems += common_problems(network, options, network.options)
-        if problems:
-            raise InvalidError(*problems)
-        return options
+            )
 
     def mode(self, options: IPvlanOptions) -> str:
         """Return the ipvlan's mode."""

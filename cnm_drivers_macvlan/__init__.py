@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,11 +13,9 @@ from cnm.driver import (
     JSON,
     ConflictError,
     EndpointInfo,
-    InvalidError,
     NetlinkError,
     NetworkInfo,
     option,
-    parse_options,
 )
 from cnm.linux import Request, add_macvlan
 from cnm.parents import (
@@ -24,7 +23,6 @@ from cnm.parents import (
     ParentDriver,
     ParentOptions,
     Use,
-    common_problems,
 )
 
 __all__ = ["MacvlanDriver"]
@@ -63,27 +61,12 @@ class MacvlanDriver(ParentDriver[MacvlanOptions]):
     dummy = "dm-"
     network_options = MacvlanOptions
 
-    def options(self, network: NetworkInfo) -> MacvlanOptions:
-        """Parse and check the options of a network."""
-        problems: list[str] = []
-        try:
-            options = parse_options(MacvlanOptions, network.options)
-        except InvalidError as exc:
-            problems.extend(exc.problems)
-            options = MacvlanOptions()
-        else:
-            if (options.macvlan_mode == "source") != bool(options.source_macs):
-                problems.append(
-                    "options: macvlan_mode 'source' and source_macs need each other"
-                )
-            if options.macvlan_mode == "passthru" and options.host_shim:
-                problems.append(
-                    "options: host_shim is not possible with macvlan_mode 'passthru'"
-                )
-        problems += common_problems(network, options, network.options)
-        if problems:
-            raise InvalidError(*problems)
-        return options
+    def problems(self, network: NetworkInfo, options: MacvlanOptions) -> Iterator[str]:
+        """Refuse options that do not go together."""
+        if (options.macvlan_mode == "source") != bool(options.source_macs):
+            yield "options: macvlan_mode 'source' and source_macs need each other"
+        if options.macvlan_mode == "passthru" and options.host_shim:
+            yield "options: host_shim is not possible with macvlan_mode 'passthru'"
 
     def mode(self, options: MacvlanOptions) -> str:
         """Return the macvlan's mode."""

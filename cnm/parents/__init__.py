@@ -5,7 +5,7 @@ its links are made.
 """
 
 from .driver import NewLink, ParentDriver
-from .options import ParentOptions, common_problems
+from .options import ParentOptions
 from .sharing import Sharing, Use
 
 __all__ = [
@@ -14,5 +14,4 @@ __all__ = [
     "ParentOptions",
     "Sharing",
     "Use",
-    "common_problems",
 ]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar, cast
 
-from ..errors import ConflictError, KernelError, NetlinkError
+from ..errors import ConflictError, InvalidError, KernelError, NetlinkError
 from ..events import (
     DriverLoaded,
     EndpointCreated,
@@ -51,7 +51,7 @@ from ..types import (
 )
 from . import links
 from .links import Present, Wanted, alone
-from .options import ParentOptions, shim_addresses
+from .options import ParentOptions, common_problems, shim_addresses
 from .sharing import Sharing, Use
 
 #: What the kernel says of a link, an address, a route and a namespace that are gone.
@@ -85,12 +85,12 @@ class ParentDriver(NetworkDriver, ABC, Generic[O]):
 
     # --- what a driver says of itself -------------------------------------------------
 
-    @abstractmethod
-    def options(self, network: NetworkInfo) -> O:
-        """Parse and check the options of a network.
+    def problems(self, network: NetworkInfo, options: O) -> Iterable[str]:
+        """Tell what is wrong with a network that is asked for, besides what is common.
 
-        :raises InvalidError: with everything that is wrong with them
+        :param options: the network's, or the defaults if they cannot be parsed
         """
+        return ()
 
     @abstractmethod
     def mode(self, options: O) -> str:
@@ -115,6 +115,24 @@ class ParentDriver(NetworkDriver, ABC, Generic[O]):
         data = endpoint.network.ipam_data
         found = (it.gateway for it in data if address and address.ip in it.subnet)
         return next(found, None), False
+
+    def options(self, network: NetworkInfo) -> O:
+        """Parse and check the options of a network.
+
+        :raises InvalidError: with everything that is wrong with them
+        """
+        kind = cast("type[O]", self.network_options)  # ClassVars cannot be generic
+        problems: list[str] = []
+        try:
+            options = parse_options(kind, network.options)
+        except InvalidError as exc:
+            problems.extend(exc.problems)
+            options = kind()
+        problems += self.problems(network, options)
+        problems += common_problems(network, options)
+        if problems:
+            raise InvalidError(*problems)
+        return options
 
     # --- networks ---------------------------------------------------------------------
 

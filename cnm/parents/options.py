@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .. import options as parse
 from ..options import option
 from ..types import JSON, IPAddress, NetworkInfo
 
-#: Range of MTUs: RFC 791 asks for 68 bytes, RFC 8200 for 1280.
-MTU_LOW, MTU_LOW_IPV6, MTU_HIGH = 68, 1280, 65535
 #: Names of the auxiliary addresses that the host has on a network with a host shim.
 SHIM_ADDRESSES = {4: "HostShimIPv4", 6: "HostShimIPv6"}
 _SUBINTERFACE = re.compile(r"(?P<master>.+)\.(?P<vlan>[0-9]+)")
@@ -45,7 +42,7 @@ class ParentOptions:
     )
     mtu: int = option(
         0,
-        parse.integer(MTU_LOW, MTU_HIGH),
+        parse.integer(parse.MTU_LOW, parse.MTU_HIGH),
         label="com.docker.network.driver.mtu",
         help="MTU in bytes, or 0 for the parent's",
     )
@@ -63,25 +60,17 @@ class ParentOptions:
     )
 
 
-def common_problems(
-    network: NetworkInfo, options: ParentOptions, given: Mapping[str, JSON]
-) -> list[str]:
+def common_problems(network: NetworkInfo, options: ParentOptions) -> list[str]:
     """Return what is wrong with a network that has been asked for."""
     problems = []
     if network.ipam == "null":
         problems.append(
             f"ipam: {network.driver} networks need addresses; 'null' has none"
         )
-    if network.ipv6 and 0 < options.mtu < MTU_LOW_IPV6:
-        problems.append(
-            f"options: mtu {options.mtu} is too small: IPv6 needs {MTU_LOW_IPV6}"
-        )
-    if len(options.container_iface_prefix) > 11:
-        problems.append(
-            f"options: container_iface_prefix {options.container_iface_prefix!r} "
-            "leaves no room for a number: expected at most 11 characters"
-        )
-    if network.internal and "parent" in given:
+    problems += parse.interface_problems(
+        network, options.mtu, options.container_iface_prefix
+    )
+    if network.internal and "parent" in network.options:
         problems.append(
             "internal: a network with a parent is not internal: leave one of them out"
         )
