@@ -7,7 +7,7 @@ next start undoes what was being made, and completes what was being removed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
@@ -54,19 +54,28 @@ class Journal:
 
         :raises StoreError: if they cannot be written
         """
+        if not self._due:
+            await self._transaction(changes)
+            return
         changed = {change.key for change in changes}
         due = [it for key, it in self._due.items() if key not in changed]
+        await self._transaction((*due, *changes))
+        for key in (*(it.key for it in due), *changed):
+            self._due.pop(key, None)
+
+    async def _transaction(self, changes: Sequence[Put | Delete]) -> None:
+        if self._store.prompt:
+            await self._store.transaction(*changes)
+            return
         try:
             # stores do not let themselves be interrupted once they have begun
             with anyio.fail_after(self._timeout):
-                await self._store.transaction(*due, *changes)
+                await self._store.transaction(*changes)
         except TimeoutError as exc:
             raise StoreError(
                 f"{type(self._store).__name__} has not answered within "
                 f"{self._timeout:g} s"
             ) from exc
-        for key in (*(it.key for it in due), *changed):
-            self._due.pop(key, None)
 
     async def write_or_postpone(self, *changes: Put | Delete) -> None:
         """Write the outcome of what cannot be undone any more.

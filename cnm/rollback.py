@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from types import TracebackType
 from typing import ParamSpec, Self
 
@@ -26,7 +27,7 @@ class Rollback:
     def __init__(self, *, timeout: float = 30) -> None:
         self._timeout = timeout
         self.failed: bool = False
-        self._steps: list[tuple[str, Callable[[], Awaitable[object]]]] = []
+        self._steps: list[partial[Awaitable[object]]] = []
 
     def push(
         self, undo: Callable[P, Awaitable[object]], *args: P.args, **kwargs: P.kwargs
@@ -35,19 +36,14 @@ class Rollback:
 
         It is synchronous, so that no cancellation falls between a step and its undo.
         """
-        name = getattr(undo, "__qualname__", repr(undo))
-        self._steps.append((name, lambda: undo(*args, **kwargs)))
+        self._steps.append(partial(undo, *args, **kwargs))
 
     def push_sync(
         self, undo: Callable[P, object], *args: P.args, **kwargs: P.kwargs
     ) -> None:
         """Add an undo step that does not wait."""
 
-        async def step() -> None:
-            undo(*args, **kwargs)
-
-        step.__qualname__ = getattr(undo, "__qualname__", repr(undo))
-        self.push(step)
+        self.push(_at_once, partial(undo, *args, **kwargs))
 
     async def __aenter__(self) -> Self:
         return self
@@ -61,15 +57,28 @@ class Rollback:
         if exc is None:
             return
         while self._steps:
-            name, undo = self._steps.pop()
+            undo = self._steps.pop()
             with anyio.move_on_after(self._timeout, shield=True) as scope:
                 try:
                     await undo()
                 except Exception as error:
                     self.failed = True
+                    name = _name(undo)
                     _logger.exception("undo step %s failed", name)
                     exc.add_note(f"while rolling back, {name} failed: {error!r}")
             if scope.cancelled_caught:
                 self.failed = True
+                name = _name(undo)
                 _logger.error("undo step %s timed out", name)
                 exc.add_note(f"while rolling back, {name} timed out")
+
+
+async def _at_once(undo: Callable[[], object]) -> None:
+    undo()
+
+
+def _name(undo: Callable[..., object]) -> str:
+    """Return what a step is called, for those who look for its fault."""
+    while isinstance(undo, partial):
+        undo = undo.args[0] if undo.func is _at_once else undo.func
+    return getattr(undo, "__qualname__", repr(undo))

@@ -12,7 +12,7 @@ import errno
 from collections import defaultdict
 from dataclasses import dataclass
 from ipaddress import ip_address
-from socket import AF_INET, AF_INET6
+from socket import AF_INET, AF_INET6, AF_UNSPEC
 from struct import Struct
 from typing import TYPE_CHECKING
 
@@ -59,7 +59,7 @@ _F_PROTO_DST_PORT = 1 << 5
 
 # include/uapi/linux/in.h
 _PROTOCOLS: dict[Proto, int] = {"tcp": 6, "udp": 17, "sctp": 132}
-_FAMILIES = {4: AF_INET, 6: AF_INET6}
+_FAMILIES = {0: AF_UNSPEC, 4: AF_INET, 6: AF_INET6}
 _COUNT = "net.netfilter.nf_conntrack_count"
 # To go through all connections once takes the kernel 3 ms, if there are none: it has
 # 262,144 chains for them. Meanwhile we could look at so many that it tells of.
@@ -78,6 +78,35 @@ class _Connection:
     address: bytes
     port: bytes
     message: Message
+
+
+def forget(
+    sockets: Sockets,
+    addresses: Iterable[IPAddress],
+    ports: Iterable[tuple[Proto, IPAddress | None, int]],
+) -> None:
+    """Plan: do what :func:`forget_addresses` and :func:`forget_ports` do.
+
+    If there are few connections, the kernel goes through its table only once.
+
+    :raises MissingFeature: if the kernel does not let connections be deleted
+    """
+    addresses = tuple(addresses)
+    if _count() > _WALK:
+        forget_addresses(sockets, *addresses)
+        forget_ports(sockets, ports)
+        return
+    known = _dump(sockets.nft, _request(_IPCTNL_MSG_CT_GET, 0, b"", "list connections"))
+    packed = {address.packed for address in addresses}
+    requests = list(_of_addresses(known, packed))
+    for (version, proto), wanted in _by_kind(ports).items():
+        connections = [
+            _connection(message, version)
+            for message in known
+            if message.body[0] == _FAMILIES[version] and _is_of(message, proto)
+        ]
+        requests += _of_ports(sockets, connections, version, wanted)
+    _delete(sockets.nft, requests)
 
 
 def forget_addresses(sockets: Sockets, *addresses: IPAddress) -> None:
@@ -101,7 +130,9 @@ def forget_addresses(sockets: Sockets, *addresses: IPAddress) -> None:
             # The kernel's own filter is of no use for IPv6:
             # ctnetlink_filter_match_tuple() takes a return value of ipv6_addr_cmp() for
             # its opposite, and selects all other addresses (seen in Linux 6.18).
-            requests += _deletions(sockets.nft, version, some)
+            what = f"list IPv{version} connections"
+            request = _request(_IPCTNL_MSG_CT_GET, version, b"", what)
+            requests += _of_addresses(_dump(sockets.nft, request), some)
     _delete(sockets.nft, requests)
 
 
@@ -122,23 +153,8 @@ def forget_ports(
         return
     for (version, proto), wanted in _by_kind(ports).items():
         one_by_one = count > _WALK * len(wanted)
-        found = [
-            connection
-            for connection in _find(sockets.nft, version, proto, wanted, one_by_one)
-            if connection.port in wanted
-        ]
-        if not found:
-            continue
-        own = _OwnAddresses(sockets, version)
-        unspecified = bytes(len(found[0].address))
-        what = f"forget connections to {proto} ports"
-        requests = [
-            _deletion(connection.message, version, what)
-            for connection in found
-            if connection.address in wanted[connection.port]
-            or (unspecified in wanted[connection.port] and connection.address in own)
-        ]
-        _delete(sockets.nft, requests)
+        found = _find(sockets.nft, version, proto, wanted, one_by_one)
+        _delete(sockets.nft, list(_of_ports(sockets, found, version, wanted)))
 
 
 def original_destination(
@@ -246,32 +262,62 @@ def _deletions4(address: bytes) -> Iterator[Request]:
         yield _request(_IPCTNL_MSG_CT_DELETE, 4, body, what)
 
 
-def _deletions(
-    nft: NetlinkSocket, version: int, addresses: set[bytes]
+def _of_addresses(
+    messages: Iterable[Message], addresses: set[bytes]
 ) -> Iterator[Request]:
     """Yield requests to delete what comes from addresses, or goes to them."""
-    what = f"forget the connections of IPv{version} addresses"
-    source = _CTA_IP_V4_SRC if version == 4 else _CTA_IP_V6_SRC
-    for message in _dump(nft, _request(_IPCTNL_MSG_CT_GET, version, b"", what)):
+    for message in messages:
         if not any(address in message.body for address in addresses):
             continue  # most of them: no need to take them apart
+        version = 4 if message.body[0] == AF_INET else 6
+        source = _CTA_IP_V4_SRC if version == 4 else _CTA_IP_V6_SRC
         directions = attributes(message.body, _GENERAL.size)
         sources = {
             _first(_first(directions[kind], _CTA_TUPLE_IP), source)
             for kind in (_CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY)
         }
         if sources & addresses:
-            yield _deletion(message, version, what)
+            yield _deletion(message, version)
 
 
-def _deletion(message: Message, version: int, what: str) -> Request:
+def _of_ports(
+    sockets: Sockets,
+    connections: Iterable[_Connection],
+    version: int,
+    ports: dict[bytes, set[bytes]],
+) -> Iterator[Request]:
+    """Yield requests to delete what went to ports of the host at first.
+
+    :param ports: the addresses of each
+    """
+    found = [connection for connection in connections if connection.port in ports]
+    if not found:
+        return
+    own = _OwnAddresses(sockets, version)
+    unspecified = bytes(len(found[0].address))
+    for connection in found:
+        addresses = ports[connection.port]
+        if connection.address in addresses or (
+            unspecified in addresses and connection.address in own
+        ):
+            yield _deletion(connection.message, version)
+
+
+def _is_of(message: Message, proto: Proto) -> bool:
+    """Tell whether a connection is of a protocol."""
+    original = _first(message.body, _CTA_TUPLE_ORIG, _GENERAL.size)
+    number = _first(_first(original, _CTA_TUPLE_PROTO), _CTA_PROTO_NUM)
+    return number[0] == _PROTOCOLS[proto]
+
+
+def _deletion(message: Message, version: int) -> Request:
     """Return the request to delete one connection, and no later one like it."""
     found = attributes(message.body, _GENERAL.size)
     body = nested(_CTA_TUPLE_ORIG, found[_CTA_TUPLE_ORIG])
     for kind in (_CTA_ZONE, _CTA_ID):
         if kind in found:
             body += attribute(kind, found[kind])
-    return _request(_IPCTNL_MSG_CT_DELETE, version, body, what)
+    return _request(_IPCTNL_MSG_CT_DELETE, version, body, "forget a connection")
 
 
 class _OwnAddresses:

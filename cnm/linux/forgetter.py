@@ -7,17 +7,17 @@ there are: nobody waits for that, and what comes together is done together.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
 
 from ..errors import KernelError
-from .conntrack import forget_addresses, forget_ports
-from .kernel import Kernel, Sockets
+from .conntrack import forget
+from .kernel import Kernel
 
 if TYPE_CHECKING:
-    from ..types import IPAddress, PortRequest, Proto
+    from ..types import IPAddress, PortBinding, PortRequest, Proto
 
 #: protocol, address of the host, port
 Port: TypeAlias = "tuple[Proto, IPAddress | None, int]"
@@ -34,7 +34,7 @@ class Forgetter:
     :param delay: seconds to wait for further ones
     """
 
-    def __init__(self, kernel: Kernel, *, delay: float = 0.01) -> None:
+    def __init__(self, kernel: Kernel, *, delay: float = 0.05) -> None:
         self._kernel = kernel
         self._delay = delay
         self._wanted = anyio.Event()
@@ -58,19 +58,27 @@ class Forgetter:
         if not self._addresses.isdisjoint(addresses):
             await self.flush()
 
-    async def settle_ports(self, requests: Iterable[PortRequest]) -> None:
-        """Return when nothing of ports that may be taken is to be forgotten any more.
+    async def settle_ports(
+        self, requests: Sequence[PortRequest], former: Iterable[PortBinding] = ()
+    ) -> None:
+        """Return when nothing of ports that are asked for is to be forgotten any more.
 
-        :param requests: what may take ports
+        Whoever asks for any port is to be given none of :attr:`busy`.
+
+        :param former: bindings whose ports are preferred
         """
-        pending = {(proto, port) for proto, _, port in self._ports}
-        if pending and any(
-            (it.proto, it.host_port) in pending
-            or not it.host_port
-            or it.host_port_end > it.host_port
-            for it in requests
-        ):
+        busy = self.busy
+        if not busy:
+            return
+        wanted = {(it.proto, it.host_port) for it in (*requests, *former)}
+        ranges = any(it.host_port_end > it.host_port for it in requests)
+        if ranges or not busy.isdisjoint(wanted):
             await self.flush()
+
+    @property
+    def busy(self) -> frozenset[tuple[Proto, int]]:
+        """Ports of which something is still to be forgotten."""
+        return frozenset((proto, port) for proto, _, port in self._ports)
 
     async def run(self) -> None:
         """Forget when there is something to forget, until cancelled."""
@@ -87,16 +95,9 @@ class Forgetter:
             if not addresses and not ports:
                 return
             try:
-                await self._kernel.run(_forget, addresses, ports)
+                await self._kernel.run(forget, addresses, ports)
             except KernelError:
                 _logger.warning("connections could not be forgotten", exc_info=True)
             self._addresses -= addresses
             self._ports -= ports
 
-
-def _forget(
-    sockets: Sockets, addresses: Iterable[IPAddress], ports: Iterable[Port]
-) -> None:
-    """Plan: forget both."""
-    forget_addresses(sockets, *addresses)
-    forget_ports(sockets, ports)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from itertools import chain
 from socket import socket
@@ -61,6 +61,7 @@ class Claim:
     :param before: the bindings that the endpoint has
     :param holding: the sockets of those; new ones are put to them
     :param preferred: bindings of former times, whose ports are tried first
+    :param busy: ports that are not chosen where any will do
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Claim:
         before: Iterable[PortBinding],
         holding: Holding,
         preferred: Iterable[PortBinding] = (),
+        busy: Collection[tuple[Proto, int]] = (),
     ) -> None:
         self._registry = registry
         self._owner = owner
@@ -83,6 +85,7 @@ class Claim:
             if it.host_port:
                 key = (it.container_port, it.proto)
                 self._preferred.setdefault(key, {})[it.host_port] = None
+        self._busy = busy
         self._claimed = Ledger()
         self._fresh = Holding(parks=holding.parks)
         self._new: list[HostPort] = []
@@ -158,8 +161,9 @@ class Claim:
         if group.first:
             yield from range(group.first, group.last + 1)
         else:
-            ephemeral = self._registry.ephemeral
-            yield from ephemeral.candidates(group.proto, self._ephemeral_pool())
+            yield from self._registry.ephemeral.candidates(
+                group.proto, self._ephemeral_pool(), self._busy
+            )
 
     def _was_for(self, group: PortGroup, port: int) -> bool:
         """Tell whether a port was taken for the same request."""

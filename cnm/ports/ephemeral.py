@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..linux import sysctl
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from ..types import Proto
 
@@ -51,13 +51,18 @@ class Ephemeral:
     def __init__(self) -> None:
         self._last: dict[Proto, int] = {}
 
-    def candidates(self, proto: Proto, pool: Pool) -> Iterator[int]:
-        """Yield every port that may be chosen, once, from the last one on."""
+    def candidates(
+        self, proto: Proto, pool: Pool, busy: Collection[tuple[Proto, int]] = ()
+    ) -> Iterator[int]:
+        """Yield every port that may be chosen, once, from the last one on.
+
+        :param busy: ports that are not to be chosen at present
+        """
         size = pool.last - pool.first + 1
         start = self._last.get(proto, pool.last) + 1 - pool.first
         for offset in range(size):
             port = pool.first + (start + offset) % size
-            if port not in pool.reserved:
+            if port not in pool.reserved and (proto, port) not in busy:
                 yield port
 
     def chosen(self, proto: Proto, port: int) -> None:

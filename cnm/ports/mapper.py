@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..firewall import Firewall
     from ..linux import Kernel, Sockets
     from ..linux.forgetter import Port
-    from ..types import IPAddress, PortBinding
+    from ..types import IPAddress, PortBinding, Proto
     from .proxy import Proxy
 
 
@@ -100,12 +100,15 @@ class PortMapper:
         :raises UnavailableError: if there is no room for so many sockets
         :raises KernelError: if the kernel refuses the change
         """
+        busy: frozenset[tuple[Proto, int]] = frozenset()
         if self._forgetter is not None:
-            await self._forgetter.settle_ports(publication.requests)
+            former = publication.endpoint.ports
+            await self._forgetter.settle_ports(publication.requests, former)
+            busy = self._forgetter.busy
         host = await self._present_host(publication)
         if self._translation is not None:
             plan = self._translation.publish
-            bindings, outdated = await self._kernel.run(plan, publication, host)
+            bindings, outdated = await self._kernel.run(plan, publication, host, busy)
             # before new clients come, whose connections would be forgotten, too
             await self._forget(outdated, now=True)
             return bindings

@@ -16,12 +16,12 @@ from .publication import LOOPBACK6, groups, open_ports
 from .sockets import hold
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from ..firewall import Element, Firewall
     from ..linux import Sockets
     from ..linux.forgetter import Port
-    from ..types import PortBinding
+    from ..types import PortBinding, Proto
     from .publication import Host, Publication
     from .routes import Routes, Target
 
@@ -62,10 +62,15 @@ class Translation:
         return endpoint_id in self._published
 
     def publish(
-        self, sockets: Sockets, publication: Publication, host: Host
+        self,
+        sockets: Sockets,
+        publication: Publication,
+        host: Host,
+        busy: Collection[tuple[Proto, int]] = (),
     ) -> tuple[tuple[PortBinding, ...], list[Port]]:
         """Plan: publish exactly what a publication says, or change nothing.
 
+        :param busy: ports that are not to be chosen where any will do
         :return: all bindings, and the ports whose connections are out of date
         """
         endpoint = publication.endpoint
@@ -79,6 +84,7 @@ class Translation:
                 before=old.bindings,
                 holding=holding,
                 preferred=endpoint.ports,
+                busy=busy,
             )
             try:
                 bound = claim.take(groups(publication, host))

@@ -63,6 +63,10 @@ class Store(ABC):
     #: persist removes all that it has made when it stops.
     persistent: ClassVar[bool]
 
+    #: Whether its transactions end by themselves within a time that is bounded. Others
+    #: are given 60 seconds each.
+    prompt: ClassVar[bool] = False
+
     @abstractmethod
     async def open(self) -> None:
         """Make the store ready.

@@ -18,6 +18,7 @@ class MemoryStore(Store):
     """
 
     persistent: ClassVar[bool] = False
+    prompt: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._records: dict[str, Record] = {}

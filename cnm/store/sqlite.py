@@ -39,6 +39,7 @@ class SQLiteStore(Store):
     """
 
     persistent: ClassVar[bool] = True
+    prompt: ClassVar[bool] = True
 
     def __init__(
         self, path: str | os.PathLike[str], *, timeout: float = TIMEOUT
