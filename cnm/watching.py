@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from contextlib import aclosing
 
 import anyio
 
 from . import inspection, repair
-from .errors import SandboxNotFound
+from .errors import NetlinkError, SandboxNotFound
 from .events import DamageFound, FirewallRebuilt, LinkRemoved
-from .linux import LinkGone, Overrun, RouteGone, TableChanged
+from .linux import (
+    LinkDown,
+    LinkGone,
+    Overrun,
+    PortGone,
+    RouteGone,
+    Sockets,
+    TableChanged,
+    get_link,
+    parse_link,
+)
 from .services import Services
 
 _logger = logging.getLogger(__name__)
@@ -38,6 +49,11 @@ class Watcher:
             async for change in changes:
                 if isinstance(change, LinkGone):
                     self._link_gone(change)
+                elif isinstance(change, LinkDown):
+                    if self._is_ours(change.alias):
+                        self._damaged.set()
+                elif isinstance(change, PortGone):
+                    await self._port_gone(change)
                 elif isinstance(change, RouteGone):
                     self._route_gone(change)
                 elif isinstance(change, TableChanged):
@@ -88,16 +104,26 @@ class Watcher:
             _logger.warning("somebody removed the nftables table; it is back")
             services.bus.publish(FirewallRebuilt(controller=services.name))
 
+    def _is_ours(self, alias: str) -> bool:
+        """Tell whether a link is one that we should have, by its mark."""
+        mark, _, identity = alias.rpartition(":")
+        return mark == self._services.mark and self._services.has_link(identity)
+
     def _link_gone(self, change: LinkGone) -> None:
-        services = self._services
-        mark, _, identity = change.alias.rpartition(":")
-        if mark != services.mark or not services.has_link(identity):
+        if not self._is_ours(change.alias):
             return
+        services, identity = self._services, change.alias.rpartition(":")[2]
         _logger.warning("somebody removed the link %s", change.name)
         services.bus.publish(
             LinkRemoved(controller=services.name, link=change.name, object_id=identity)
         )
         self._damaged.set()
+
+    async def _port_gone(self, change: PortGone) -> None:
+        """Look whose port it was: bridges do not tell."""
+        alias = await self._services.kernel.run(_alias, change.index)
+        if self._is_ours(alias):
+            self._damaged.set()
 
     def _table_changed(self, change: TableChanged) -> None:
         """Look whether somebody else has deleted what is ours."""
@@ -110,3 +136,13 @@ class Watcher:
         for network in self._services.networks:
             if change.index in network.links and not network.deleting:
                 self._damaged.set()
+
+
+def _alias(sockets: Sockets, index: int) -> str:
+    """Plan: return the alias of a link, ``""`` if it is gone."""
+    try:
+        return parse_link(sockets.route.call(get_link(index))[0]).alias
+    except NetlinkError as exc:
+        if exc.errno != errno.ENODEV:
+            raise
+        return ""

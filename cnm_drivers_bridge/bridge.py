@@ -290,10 +290,8 @@ def _drop(sockets: Sockets, bridge: Bridge) -> None:
     if bridge.made:
         # The reaper deletes it; until then its name must be free for another.
         requests = [
-            set_link(bridge.index, up=False),
-            set_link(
-                bridge.index, rename=f"cnm{bridge.index}", group=REAP_SINGLY_GROUP
-            ),
+            set_link(bridge.index, up=False, group=REAP_SINGLY_GROUP),
+            set_link(bridge.index, rename=f"cnm{bridge.index}"),
         ]
     else:
         requests = [delete_address(bridge.index, a) for a in bridge.added]

@@ -120,8 +120,8 @@ class Line:
         try:
             link = parse_link(route.call(get_link(name=self.name))[0])
             route.call(
-                set_link(link.index, up=False, alias=""),
-                set_link(link.index, rename=f"cnm{link.index}", group=REAP_GROUP),
+                set_link(link.index, up=False, alias="", group=REAP_GROUP),
+                set_link(link.index, rename=f"cnm{link.index}"),
             )
         except NetlinkError as exc:
             if exc.errno != errno.ENODEV:

@@ -36,7 +36,16 @@ from .links import (
     set_ipv4_configuration,
     set_link,
 )
-from .monitor import LinkGone, Monitor, Overrun, RouteGone, TableChanged, TableGone
+from .monitor import (
+    LinkDown,
+    LinkGone,
+    Monitor,
+    Overrun,
+    PortGone,
+    RouteGone,
+    TableChanged,
+    TableGone,
+)
 from .neighbours import delete_neighbour, set_fdb, set_neighbour
 from .netlink import (
     NETLINK_NETFILTER,
@@ -60,6 +69,7 @@ __all__ = [
     "KernelRoute",
     "Link",
     "LinkAddress",
+    "LinkDown",
     "LinkGone",
     "Message",
     "Monitor",
@@ -68,6 +78,7 @@ __all__ = [
     "NetlinkSocket",
     "Overrun",
     "Placement",
+    "PortGone",
     "REAP_GROUP",
     "REAP_SINGLY_GROUP",
     "Request",

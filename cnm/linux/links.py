@@ -48,7 +48,7 @@ RTM_GETLINK = 18
 #: multicast group of links
 RTNLGRP_LINK = 1
 
-_IFF_UP = 1
+IFF_UP = 1
 _IFLA_ADDRESS = 1
 _IFLA_IFNAME = 3
 _IFLA_MTU = 4
@@ -57,7 +57,7 @@ _IFLA_MASTER = 10
 _IFLA_LINKINFO = 18
 _IFLA_IFALIAS = 20
 _IFLA_AF_SPEC = 26
-_IFLA_GROUP = 27
+IFLA_GROUP = 27
 _IFLA_NET_NS_FD = 28
 _IFLA_EXT_MASK = 29
 _RTEXT_FILTER_SKIP_STATS = 8
@@ -150,9 +150,9 @@ def parse_link(message: Message) -> Link:
         mtu=number(found.get(_IFLA_MTU)),
         master=number(found.get(_IFLA_MASTER)),
         alias=text(found.get(_IFLA_IFALIAS)),
-        group=number(found.get(_IFLA_GROUP)),
+        group=number(found.get(IFLA_GROUP)),
         link_index=number(found.get(_IFLA_LINK)),
-        up=bool(flags & _IFF_UP),
+        up=bool(flags & IFF_UP),
     )
 
 
@@ -223,7 +223,7 @@ def common_attributes(
     if mtu:
         parts += u32(_IFLA_MTU, mtu)
     if group:
-        parts += u32(_IFLA_GROUP, group)
+        parts += u32(IFLA_GROUP, group)
     if master:
         parts += u32(_IFLA_MASTER, master)
     if netns is not None:
@@ -239,7 +239,7 @@ def add_link(
     :param common: what :func:`common_attributes` returns
     :param data: attributes of its kind
     """
-    flags = _IFF_UP if up else 0
+    flags = IFF_UP if up else 0
     info = string(_IFLA_INFO_KIND, kind)
     if data:
         info += nested(_IFLA_INFO_DATA, data)
@@ -286,7 +286,7 @@ def set_link(
     if master is not None:
         parts.append(u32(_IFLA_MASTER, master))
     if group is not None:
-        parts.append(u32(_IFLA_GROUP, group))
+        parts.append(u32(IFLA_GROUP, group))
     if alias is not None:
         parts.append(string(_IFLA_IFALIAS, alias))
     if address_generation is not None:
@@ -341,7 +341,7 @@ def delete_link(index: int = 0, *, name: str = "", group: int | None = None) -> 
     """
     body = _selector(index, name, None)
     if group is not None:
-        body += u32(_IFLA_GROUP, group)
+        body += u32(IFLA_GROUP, group)
     what = f"link {name or index}" if group is None else f"links of group {group:#x}"
     return Request(RTM_DELLINK, 0, body, f"delete {what}")
 
@@ -362,8 +362,8 @@ def dump_links(*, master: int = 0) -> Request:
 
 def _selector(index: int, name: str, up: bool | None) -> bytes:
     """Return the header that says which link is meant, and whether it is to be up."""
-    flags = _IFF_UP if up else 0
-    header = LINK.pack(0, 0, index, flags, 0 if up is None else _IFF_UP)
+    flags = IFF_UP if up else 0
+    header = LINK.pack(0, 0, index, flags, 0 if up is None else IFF_UP)
     return header if index else header + (string(_IFLA_IFNAME, name) if name else b"")
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 import anyio
 
 from ..errors import MissingFeature
-from .links import RTM_DELLINK, RTNLGRP_LINK, parse_link
+from .filters import damaged_links, only
+from .links import RTM_DELLINK, RTM_NEWLINK, RTNLGRP_LINK, parse_link
 from .netlink import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket
 from .nftables.batch import (
     GENERAL,
@@ -59,6 +60,26 @@ class LinkGone:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkDown:
+    """A link has been set down, and not to be reaped."""
+
+    index: int
+    name: str
+    alias: str
+
+
+@dataclass(frozen=True, slots=True)
+class PortGone:
+    """A link that is up has been taken off its bridge.
+
+    :ivar bridge: index of the bridge
+    """
+
+    index: int
+    bridge: int
+
+
+@dataclass(frozen=True, slots=True)
 class TableGone:
     """An nftables table of family inet has been deleted, and not made again at once."""
 
@@ -91,7 +112,9 @@ class RouteGone:
     index: int
 
 
-Change: TypeAlias = LinkGone | RouteGone | TableGone | TableChanged | Overrun
+Change: TypeAlias = (
+    LinkGone | LinkDown | PortGone | RouteGone | TableGone | TableChanged | Overrun
+)
 
 
 class Monitor:
@@ -109,17 +132,17 @@ class Monitor:
             # one file descriptor to wait for, in place of two
             self._ready = stack.enter_context(select.epoll())
             self._sockets: list[NetlinkSocket] = []
-            for protocol, kind, groups in (
-                (NETLINK_ROUTE, RTM_DELLINK, (RTNLGRP_LINK,)),
-                (NETLINK_ROUTE, RTM_DELROUTE, _ROUTES),
-                (NETLINK_NETFILTER, 0, (_NFNLGRP_NFTABLES,)),
+            for protocol, program, groups in (
+                (NETLINK_ROUTE, damaged_links(), (RTNLGRP_LINK,)),
+                (NETLINK_ROUTE, only(RTM_DELROUTE), _ROUTES),
+                (NETLINK_NETFILTER, b"", (_NFNLGRP_NFTABLES,)),
             ):
                 try:
                     socket = stack.enter_context(NetlinkSocket(protocol))
                 except MissingFeature:
                     continue  # a kernel without tables does not lose any
-                if kind:
-                    socket.only(kind)
+                if program:
+                    socket.keep(program)
                 for group in groups:
                     socket.subscribe(group)
                 self._ready.register(socket, select.EPOLLIN)
@@ -164,11 +187,8 @@ class Monitor:
             yield Overrun()
             return
         for message in arrived:
-            if message.kind == RTM_DELLINK:
-                # a bridge that loses a port says so with a message of another family
-                if message.body[0] == _AF_UNSPEC:
-                    link = parse_link(message)
-                    yield LinkGone(link.index, link.name, link.alias)
+            if message.kind in (RTM_DELLINK, RTM_NEWLINK):
+                yield _link(message)
             elif message.kind == RTM_DELROUTE:
                 route = parse_route(message)
                 if route.table == RT_TABLE_MAIN:  # every link has some in others
@@ -194,3 +214,14 @@ class Monitor:
                 self._deleted.remove(name)
             if kind == NFT_MSG_DELTABLE:
                 self._deleted.append(name)
+
+
+def _link(message: Message) -> LinkGone | LinkDown | PortGone:
+    """Return what has become of a link: the filter lets nothing else pass."""
+    link = parse_link(message)
+    if message.kind == RTM_NEWLINK:
+        return LinkDown(link.index, link.name, link.alias)
+    if message.body[0] == _AF_UNSPEC:
+        return LinkGone(link.index, link.name, link.alias)
+    # a bridge says of what it loses that it is no port any more
+    return PortGone(link.index, link.master)

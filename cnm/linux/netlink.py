@@ -49,8 +49,6 @@ _NLMSGERR_ATTR_MSG = 1
 # include/uapi/asm-generic/socket.h; with CAP_NET_ADMIN they go past net.core.*mem_max
 _SO_SNDBUFFORCE = 32
 _SO_ATTACH_FILTER = 26
-# include/uapi/linux/bpf_common.h: BPF_LD | BPF_H | BPF_ABS and so on
-_BPF_LDH_ABS, _BPF_JEQ, _BPF_RET = 0x28, 0x15, 0x06
 _SO_RCVBUFFORCE = 33
 
 # The kernel makes dumps in pieces of at most 32 KiB (af_netlink.c), other answers are
@@ -199,19 +197,15 @@ class NetlinkSocket:
             request = Request(0, 0, b"", f"listen to netlink group {group}")
             raise _error(exc.errno or errno.EIO, request) from exc
 
-    def only(self, kind: int) -> None:
-        """Have the kernel keep back multicast messages of any other kind.
+    def keep(self, program: bytes) -> None:
+        """Have the kernel keep back the multicast messages that a filter leaves.
 
-        What is kept back costs no wake-up of the event loop.
+        :param program: see :mod:`cnm.linux.filters`
         """
-        # a classic BPF program, include/uapi/linux/filter.h; it loads in network order
-        load_type = struct.pack("=HBBI", _BPF_LDH_ABS, 0, 0, 4)
-        is_kind = struct.pack("=HBBI", _BPF_JEQ, 0, 1, socket.htons(kind))
-        take = struct.pack("=HBBI", _BPF_RET, 0, 0, 0xFFFFFFFF)
-        leave = struct.pack("=HBBI", _BPF_RET, 0, 0, 0)
-        code = ctypes.create_string_buffer(load_type + is_kind + take + leave)
-        program = struct.pack("HP", 4, ctypes.addressof(code))
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+        code = ctypes.create_string_buffer(program)
+        # struct sock_fprog: how many instructions of 8 bytes, and where they are
+        filter_ = struct.pack("HP", len(program) // 8, ctypes.addressof(code))
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filter_)
 
     def receive(self) -> list[Message]:
         """Return the multicast messages that have arrived, without waiting.

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Interface
+from typing import Any
 
 import anyio
 import pytest
@@ -194,6 +195,22 @@ async def test_it_happens_by_itself() -> None:
             with anyio.fail_after(10):
                 event = await anext(events)
             assert [it.mended for it in event.differences] == [True]
+            await works(one, two)
+
+
+@pytest.mark.parametrize("change", [{"master": 0}, {"up": False}])
+async def test_a_port_is_missed_at_once(change: dict[str, Any]) -> None:
+    async with Controller() as controller:
+        network, one, two = await built(controller)
+        veth = f"veth{network.endpoint('one').id[:11]}"
+        async with controller.subscribe(cnm.DamageFound) as events:
+            with NetlinkSocket() as route:
+                route.call(set_link(index_of(veth), **change))
+            with anyio.fail_after(10):
+                event = await anext(events)
+            (found,) = event.differences
+            assert found.problem == f"{veth} is no port of bridge br0, or is down"
+            assert found.mended
             await works(one, two)
 
 

@@ -12,9 +12,12 @@ from cnm.errors import MissingCapability
 from cnm.firewall import Element, Firewall
 from cnm.firewall.ruleset import BRIDGES
 from cnm.linux import (
+    REAP_GROUP,
+    LinkDown,
     LinkGone,
     Monitor,
     Overrun,
+    PortGone,
     RouteGone,
     TableChanged,
     TableGone,
@@ -46,13 +49,14 @@ async def changes(
     monitor: Monitor,
     count: int,
     cause: Callable[[], None],
-    *also: type[RouteGone] | type[TableChanged],
+    *also: type[LinkDown] | type[RouteGone] | type[TableChanged],
 ) -> list[object]:
     """Return the next changes, while something causes them.
 
-    :param also: what is of interest, too; every link has routes for IPv6
+    :param also: what is of interest, too; every link has routes for IPv6, and is set
+        down when it is deleted
     """
-    ignored = tuple({RouteGone, TableChanged} - set(also))
+    ignored = tuple({LinkDown, RouteGone, TableChanged} - set(also))
     found: list[object] = []
     with anyio.fail_after(3):
         async with anyio.create_task_group() as group:
@@ -86,10 +90,8 @@ async def test_links(host: Namespace, monitor: Monitor) -> None:
     def cause() -> None:
         host.route.call(
             add_bridge("br0", index=40),
-            set_link(40, alias="cnm/net", up=True),
-            # a port that leaves its bridge is not a link that is gone
-            add_veth("v0", "v1", index=41, peer_index=42, master=40),
-            set_link(41, master=0),
+            set_link(40, alias="cnm/net"),
+            add_veth("v0", "v1", index=41, peer_index=42),
             delete_link(40),
         )
 
@@ -100,6 +102,39 @@ async def test_links(host: Namespace, monitor: Monitor) -> None:
 
     gone = await changes(monitor, 2, pair)
     assert set(gone) == {LinkGone(41, "v0", ""), LinkGone(42, "v1", "")}
+
+
+async def test_links_that_are_set_down_or_taken_off(
+    host: Namespace, monitor: Monitor
+) -> None:
+    def cause() -> None:
+        host.route.call(
+            add_bridge("br0", index=40, up=True),
+            add_veth("v0", "v1", index=41, peer_index=42, master=40, up=True),
+            set_link(41, alias="cnm:x:1"),
+            set_link(41, master=0),
+            set_link(41, master=40),
+            set_link(41, up=False),
+        )
+
+    found = await changes(monitor, 2, cause, LinkDown)
+    assert found == [PortGone(41, 40), LinkDown(41, "v0", "cnm:x:1")]
+
+
+async def test_joins_and_leaves_wake_nobody(host: Namespace, monitor: Monitor) -> None:
+    """What a join and a leave do to links, up to the reaper's deletion."""
+
+    def cause() -> None:
+        host.route.call(
+            add_bridge("br0", index=40, up=True),
+            add_veth("v0", "v1", index=41, peer_index=42, master=40, up=True),
+            set_link(41, alias="cnm:x:1", address_generation="none", up=True),
+            set_link(41, up=False, group=REAP_GROUP),
+            delete_link(group=REAP_GROUP),
+        )
+
+    found = await changes(monitor, 2, cause, LinkDown)
+    assert set(found) == {LinkGone(41, "v0", "cnm:x:1"), LinkGone(42, "v1", "")}
 
 
 async def test_routes(host: Namespace, monitor: Monitor) -> None:
