@@ -23,7 +23,7 @@ from .kernel import Kernel, Sockets
 _logger = logging.getLogger(__name__)
 
 #: Seconds by which the first announcement waits for others, to go out with them.
-GATHER = 0.01
+GATHER = 0.02
 
 _ETH_P_ARP = 0x0806
 _ETH_P_IPV6 = 0x86DD
@@ -116,7 +116,8 @@ class Announcer:
         announcement = _Announcement(owner, link, frames, times, interval)
         self._owners[owner] = announcement
         self._schedule(anyio.current_time() + GATHER, announcement)
-        self._changed.set()
+        if self._queue[0][2] is announcement:
+            self._changed.set()
 
     def cancel(self, owner: str) -> None:
         """Announce an owner's addresses no more."""

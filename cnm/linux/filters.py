@@ -19,6 +19,7 @@ from .links import (
     RTM_DELLINK,
     RTM_NEWLINK,
 )
+from .routes import RT_TABLE_MAIN, RTM_DELROUTE
 from .wire import HEADER, LINK
 
 _LOAD_WORD, _LOAD_HALF, _LOAD_BYTE = 0x20, 0x28, 0x30
@@ -33,6 +34,8 @@ _FIND_ATTRIBUTE = 0xFFFFF000 + 12
 # where they are in a message: struct nlmsghdr, struct ifinfomsg
 _TYPE, _FAMILY, _FLAGS, _CHANGED = 4, HEADER.size, HEADER.size + 8, HEADER.size + 12
 _ATTRIBUTES = HEADER.size + LINK.size
+# and in struct rtmsg; tables with numbers of more than a byte have another one here
+_TABLE = HEADER.size + 4
 _AF_UNSPEC = 0
 #: What has changed of a link that is new
 _ALL = 0xFFFFFFFF
@@ -74,9 +77,14 @@ def _assemble(*lines: _Step | str) -> bytes:
     )
 
 
-def only(kind: int) -> bytes:
-    """Return a filter for messages of one type."""
-    return _assemble(_Step(_LOAD_HALF, _TYPE), _Step(_EQUAL, htons(kind), no="leave"))
+def lost_routes() -> bytes:
+    """Return a filter for routes of the main table that are gone."""
+    return _assemble(
+        _Step(_LOAD_HALF, _TYPE),
+        _Step(_EQUAL, htons(RTM_DELROUTE), no="leave"),
+        _Step(_LOAD_BYTE, _TABLE),
+        _Step(_EQUAL, RT_TABLE_MAIN, no="leave"),
+    )
 
 
 def damaged_links() -> bytes:
@@ -96,17 +104,18 @@ def damaged_links() -> bytes:
         _Step(_EQUAL, _ALL, yes="leave"),
         _Step(_ANY_OF, htonl(IFF_UP), no="leave"),
         _Step(_LOAD_WORD, _FLAGS),
-        _Step(_ANY_OF, htonl(IFF_UP), yes="leave"),
+        _Step(_ANY_OF, htonl(IFF_UP), yes="leave", no="group"),
+        "deleted",
+        _Step(_LOAD_BYTE, _FAMILY),
+        _Step(_EQUAL, _AF_UNSPEC, yes="group"),
+        _Step(_LOAD_WORD, _FLAGS),
+        _Step(_ANY_OF, htonl(IFF_UP), yes="take", no="leave"),
+        "group",
         _Step(_SET_X, IFLA_GROUP),
         _Step(_LOAD_NUMBER, _ATTRIBUTES),
         _Step(_LOAD_WORD, _FIND_ATTRIBUTE),
         _Step(_COPY_TO_X),
         _Step(_LOAD_WORD_AT_X, 4),
         _Step(_EQUAL, htonl(REAP_GROUP), yes="leave"),
-        _Step(_EQUAL, htonl(REAP_SINGLY_GROUP), yes="leave", no="take"),
-        "deleted",
-        _Step(_LOAD_BYTE, _FAMILY),
-        _Step(_EQUAL, _AF_UNSPEC, yes="take"),
-        _Step(_LOAD_WORD, _FLAGS),
-        _Step(_ANY_OF, htonl(IFF_UP), no="leave"),
+        _Step(_EQUAL, htonl(REAP_SINGLY_GROUP), yes="leave"),
     )

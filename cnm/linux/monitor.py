@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 import anyio
 
 from ..errors import MissingFeature
-from .filters import damaged_links, only
+from .filters import damaged_links, lost_routes
 from .links import RTM_DELLINK, RTM_NEWLINK, RTNLGRP_LINK, parse_link
 from .netlink import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket
 from .nftables.batch import (
@@ -28,7 +28,6 @@ from .nftables.batch import (
     NFTA_TABLE_NAME,
 )
 from .routes import (
-    RT_TABLE_MAIN,
     RTM_DELROUTE,
     RTNLGRP_IPV4_ROUTE,
     RTNLGRP_IPV6_ROUTE,
@@ -134,7 +133,7 @@ class Monitor:
             self._sockets: list[NetlinkSocket] = []
             for protocol, program, groups in (
                 (NETLINK_ROUTE, damaged_links(), (RTNLGRP_LINK,)),
-                (NETLINK_ROUTE, only(RTM_DELROUTE), _ROUTES),
+                (NETLINK_ROUTE, lost_routes(), _ROUTES),
                 (NETLINK_NETFILTER, b"", (_NFNLGRP_NFTABLES,)),
             ):
                 try:
@@ -190,9 +189,7 @@ class Monitor:
             if message.kind in (RTM_DELLINK, RTM_NEWLINK):
                 yield _link(message)
             elif message.kind == RTM_DELROUTE:
-                route = parse_route(message)
-                if route.table == RT_TABLE_MAIN:  # every link has some in others
-                    yield RouteGone(route.index)
+                yield RouteGone(parse_route(message).index)
             elif message.kind >= NFNL_SUBSYS_NFTABLES:
                 yield from self._tables(message)
 

@@ -16,6 +16,8 @@ _IN_MOVED_FROM, _IN_DELETE, _IN_Q_OVERFLOW = 0x40, 0x200, 0x4000
 _IN_CLOEXEC, _IN_NONBLOCK = os.O_CLOEXEC, os.O_NONBLOCK
 #: struct inotify_event: watch, mask, cookie, length of the name that follows
 _EVENT = Struct("=iIII")
+#: Seconds between two looks: most of what is removed is removed by ourselves.
+_PAUSE = 0.05
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -48,6 +50,7 @@ class Removals:
         """Yield the names of removed files; ``""`` if some have been missed."""
         while True:
             await anyio.wait_readable(self._file)
+            await anyio.sleep(_PAUSE)
             data = os.read(self._file, 1 << 16)
             start = 0
             while start < len(data):
