@@ -6,10 +6,12 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
+from .dns import FILES
 from .errors import InvalidError, KernelError, NetlinkError
 from .events import JoinInfo, LeaveInfo
 from .linux import (
@@ -68,6 +70,7 @@ class Interface:
     :ivar addresses: what it is given, link-local addresses included
     :ivar sysctls: ``net.X.Y.IFNAME.Z`` to value
     :ivar mark: alias by which it is known to be ours
+    :ivar adopted: whether the namespace is somebody else's
     """
 
     name: str
@@ -77,6 +80,7 @@ class Interface:
     sysctls: Mapping[str, str]
     routes: tuple[Route, ...] = ()
     mark: str = ""
+    adopted: bool = False
 
     @property
     def has_ipv6(self) -> bool:
@@ -186,23 +190,23 @@ def _write_sysctls(
     """Write the settings of the interface, before it is up."""
     # a slash stands for a dot in an interface's name
     own = interface.name.replace(".", "/")
+    settings = dict(interface.sysctls)
+    if not interface.has_ipv6:
+        # neighbour discovery would be of no use
+        settings = {"net.ipv6.conf.IFNAME.disable_ipv6": "1", **settings}
+    elif interface.adopted:
+        # gateways are set by us; in namespaces of ours that is the default
+        settings = {"net.ipv6.conf.IFNAME.accept_ra": "0", **settings}
+    if not settings:
+        return
     with sockets.inside(sandbox.netns):
-        if interface.has_ipv6:
-            # gateways are set by us; a neighbour's router advertisement is not heard
-            sysctl.write(f"net.ipv6.conf.{own}.accept_ra", "0")
-        else:
-            _disable_ipv6(own)
-        for name, value in interface.sysctls.items():
-            sysctl.write(name.replace("IFNAME", own), value)
-
-
-def _disable_ipv6(own: str) -> None:
-    """Keep an interface without IPv6 addresses from hearing neighbour discovery."""
-    try:
-        sysctl.write(f"net.ipv6.conf.{own}.disable_ipv6", "1")
-    except KernelError as exc:
-        if exc.errno != errno.ENOENT:  # a kernel without IPv6 has nothing to disable
-            raise
+        for name, value in settings.items():
+            try:
+                sysctl.write(name.replace("IFNAME", own), value)
+            except KernelError as exc:
+                # a kernel without IPv6 has nothing to disable
+                if exc.errno != errno.ENOENT or name in interface.sysctls:
+                    raise
 
 
 def reconfigure(
@@ -283,7 +287,7 @@ def destroy(
     ]
     if key:
         steps.append(partial(sockets.remove, key))
-    steps.append(partial(shutil.rmtree, directory, ignore_errors=True))
+    steps.append(partial(drop_files, sockets, directory))
     failures: list[Exception] = []
     for step in steps:
         try:
@@ -318,7 +322,7 @@ def make_namespace(sockets: Sockets, key: str, netns: str | int | None) -> None:
     :raises InvalidError: if there is no such process or no such namespace
     """
     if netns is None:
-        sockets.create(key, lambda route: route.call(set_link(1, up=True)))
+        sockets.create(key)
         return
     if netns == "host":
         _share_home(sockets, key)
@@ -353,7 +357,13 @@ def visit(sockets: Sockets, key: str, work: Visit) -> None:
 
 def drop_files(sockets: Sockets, directory: str) -> None:
     """Plan: remove a sandbox's files."""
-    shutil.rmtree(directory, ignore_errors=True)
+    try:
+        for name in FILES:  # a third of the time that it takes to look for them
+            with suppress(FileNotFoundError):
+                os.unlink(f"{directory}/{name}")
+        os.rmdir(directory)
+    except OSError:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def is_there(key: str) -> bool:

@@ -209,6 +209,7 @@ async def _attach(
         sysctls=info.sysctls,
         routes=join.routes,
         mark=f"{services.mark}:{info.id}",
+        adopted=sandbox.adopted,
     )
     candidate = replace(
         candidate_of(info, None),

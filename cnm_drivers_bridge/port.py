@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 from dataclasses import dataclass
 
 from cnm.driver import (
     EndpointInfo,
     IPAddress,
-    KernelError,
     NetlinkError,
 )
 from cnm.linux import (
@@ -130,11 +130,7 @@ class Port:
 
 def _bridges_are_filtered() -> bool:
     """Tell whether br_netfilter has the firewall see what stays on a bridge."""
-    for name in ("iptables", "ip6tables"):
-        try:
-            if sysctl.read(f"net.bridge.bridge-nf-call-{name}") == "1":
-                return True
-        except KernelError as exc:
-            if exc.errno != errno.ENOENT:
-                raise
-    return False
+    if not os.path.exists("/proc/sys/net/bridge"):
+        return False
+    names = (f"net.bridge.bridge-nf-call-{name}" for name in ("iptables", "ip6tables"))
+    return any(sysctl.read(name) == "1" for name in names)

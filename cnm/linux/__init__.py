@@ -16,9 +16,14 @@ from .addresses import (
     link_local_address,
     parse_address,
 )
-from .conntrack import forget_addresses, forget_ports, original_destination
+from .conntrack import (
+    forget,
+    forget_addresses,
+    forget_ports,
+    original_destination,
+)
 from .host_routes import HostRoutes
-from .kernel import Kernel, Placement, SandboxSockets, Sockets
+from .kernel import Kernel, Placement, Sockets
 from .link_kinds import add_dummy, add_ifb, add_ipvlan, add_macvlan, add_vlan
 from .links import (
     BRIDGE_GROUP,
@@ -61,6 +66,7 @@ from .routes import (
     dump_routes,
     parse_route,
 )
+from .sandboxes import SandboxSockets
 
 __all__ = [
     "BRIDGE_GROUP",
@@ -104,6 +110,7 @@ __all__ = [
     "dump_addresses",
     "dump_links",
     "dump_routes",
+    "forget",
     "forget_addresses",
     "forget_ports",
     "get_link",

@@ -12,8 +12,6 @@ import errno
 import math
 import os
 import socket
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,65 +19,18 @@ from functools import partial
 from types import TracebackType
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
+import anyio
+import anyio.to_thread
+
 from ..errors import KernelError
 from ..workers import Overdue, Workers
 from . import namespaces
 from .netlink import NETLINK_NETFILTER, NetlinkSocket
+from .ready import Ready
+from .sandboxes import Kept, SandboxSockets, make_sandbox
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-#: Sandboxes whose sockets are kept open between two plans: a socket costs 60 us to
-#: make, and a file descriptor to keep.
-KEPT_SANDBOXES = 64
-
-
-class SandboxSockets:
-    """An open network namespace and a netlink socket inside it.
-
-    :ivar netns: file descriptor of the namespace
-    :ivar route: rtnetlink socket in it
-    """
-
-    def __init__(self, netns: int, route: NetlinkSocket) -> None:
-        self.netns = netns
-        self.route = route
-
-    def close(self) -> None:
-        """Close both; an open socket would keep the namespace alive."""
-        self.route.close()
-        os.close(self.netns)
-
-
-class _Kept:
-    """Sockets of the sandboxes that were used last, shared by the worker threads."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open: OrderedDict[str, SandboxSockets] = OrderedDict()
-
-    def take(self, key: str) -> SandboxSockets | None:
-        with self._lock:
-            return self._open.pop(key, None)
-
-    def put(self, key: str, sockets: SandboxSockets) -> None:
-        with self._lock:
-            # two plans on one namespace at a time is rare: keep one, close the other
-            surplus = [self._open.pop(key)] if key in self._open else []
-            self._open[key] = sockets
-            if len(self._open) > KEPT_SANDBOXES:
-                surplus.append(self._open.popitem(last=False)[1])
-        for old in surplus:
-            old.close()
-
-    def forget(self, key: str) -> None:
-        if sockets := self.take(key):
-            sockets.close()
-
-    def close(self) -> None:
-        while self._open:
-            self._open.popitem()[1].close()
-
 
 class Sockets:
     """What a plan works with: the sockets of the worker thread it runs in.
@@ -88,13 +39,14 @@ class Sockets:
     :ivar route: rtnetlink socket in the controller's namespace
     """
 
-    def __init__(self, home: int, kept: _Kept) -> None:
+    def __init__(self, home: int, kept: Kept, ready: Ready) -> None:
         self.home = home
         self.lost: bool = False
         self.route: NetlinkSocket = NetlinkSocket()
         self._nft: NetlinkSocket | None = None
         self._packet: socket.socket | None = None
         self._kept = kept
+        self._ready = ready
 
     @property
     def nft(self) -> NetlinkSocket:
@@ -122,24 +74,23 @@ class Sockets:
         finally:
             self._go_home()
 
-    def create(self, key: str, then: Callable[[NetlinkSocket], T]) -> T:
-        """Make a network namespace at a path, and run a function in it."""
+    def create(self, key: str) -> None:
+        """Make a network namespace at a path, or put one there that is ready.
 
-        def first() -> T:
-            route = NetlinkSocket()
-            try:
-                result = then(route)
-                netns = namespaces.open_namespace(namespaces.OWN)
-            except BaseException:
-                route.close()
-                raise
-            self._kept.put(key, SandboxSockets(netns, route))
-            return result
-
+        Its loopback is up.
+        """
+        made = self._ready.take() or self._make()
         try:
-            return namespaces.create(key, self.home, first)
+            namespaces.pin(f"/proc/self/fd/{made.netns}", key)
         except BaseException:
-            self._kept.forget(key)
+            made.close()
+            raise
+        self._kept.put(key, made)
+
+    def _make(self) -> SandboxSockets:
+        try:
+            return make_sandbox(self.home)
+        except BaseException:
             self._go_home()
             raise
 
@@ -224,12 +175,17 @@ class Kernel:
 
     :param netns: path of the namespace, or None for the one of the process
     :param threads: how many plans may run at a time
+    :param ready: how many network namespaces may be made in advance
     """
 
-    def __init__(self, netns: str | None = None, threads: int = 2) -> None:
+    def __init__(
+        self, netns: str | None = None, threads: int = 2, *, ready: int = 0
+    ) -> None:
         self._netns = netns
         self._limit = threads
-        self._kept = _Kept()
+        self._spare = ready
+        self._kept = Kept()
+        self._ready: Ready
         self._home = -1
         self._timeout = math.inf
         self._workers: Workers[Sockets]
@@ -237,6 +193,7 @@ class Kernel:
     async def __aenter__(self) -> Self:
         # the main thread's namespace, not the calling thread's: both are home
         self._home = namespaces.open_namespace(self._netns or "/proc/self/ns/net")
+        self._ready = Ready(self._home, self._spare)
         self._workers = Workers(
             "cnm-kernel",
             self._limit,
@@ -255,13 +212,15 @@ class Kernel:
         try:
             await self._workers.close()
         finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._ready.close)
             self._kept.close()
             os.close(self._home)
 
     def _enter(self) -> Sockets:
         """Have the calling thread live in the namespace, and open its sockets."""
         namespaces.enter(self._home)
-        return Sockets(self._home, self._kept)
+        return Sockets(self._home, self._kept, self._ready)
 
     def within(self, timeout: float) -> Kernel:
         """Return the same Kernel, for plans that may take so many seconds at most.

@@ -10,12 +10,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Callable
-from typing import TypeVar
 
 from ..errors import KernelError, MissingCapability, MissingFeature
-
-T = TypeVar("T")
 
 # include/uapi/linux/sched.h
 CLONE_NEWNS = 0x00020000
@@ -94,27 +90,6 @@ def unpin(path: str) -> None:
         os.unlink(path)
     except FileNotFoundError:
         return
-
-
-def create(path: str, home: int, then: Callable[[], T]) -> T:
-    """Make a network namespace, pin it at a path, run a function in it, and come back.
-
-    Nothing is left behind if a step fails.
-
-    :param home: file descriptor of the namespace to come back to
-    :param then: called inside the new namespace
-    :return: what the function returned
-    """
-    unshare(CLONE_NEWNET)
-    try:
-        pin(OWN, path)
-        try:
-            return then()
-        except BaseException:
-            unpin(path)
-            raise
-    finally:
-        enter(home)
 
 
 def open_namespace(path: str) -> int:

@@ -36,7 +36,7 @@ Kind: TypeAlias = Literal["kernel", "store", "driver"]
 _QUESTION = 2
 # include/uapi/linux/netfilter/nfnetlink.h
 _NFNL_SUBSYS_NFTABLES = 10
-_NAMESPACES = ("create", "pin", "unpin")
+_NAMESPACES = ("unshare", "pin", "unpin")
 _lock = threading.Lock()
 
 
