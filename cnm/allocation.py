@@ -21,6 +21,7 @@ from .rollback import Rollback
 from .types import (
     Address,
     AddressPool,
+    EndpointInfo,
     IPAddress,
     IPAMData,
     IPInterface,
@@ -226,6 +227,17 @@ async def request_addresses(
             )
         )
     return cast("tuple[IPv4Interface | None, IPv6Interface | None]", tuple(found))
+
+
+async def restore_addresses(ipam: Driver, endpoint: EndpointInfo) -> None:
+    """Reserve again what an endpoint has, after a restart.
+
+    :raises CNMError: if that is not possible
+    """
+    for interface in (endpoint.address, endpoint.address6):
+        for data in endpoint.network.ipam_data if interface else ():
+            if interface is not None and interface.ip in data.subnet:
+                await _request(ipam, data.pool_id, endpoint.id, interface.ip)
 
 
 async def release_addresses(

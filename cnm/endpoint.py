@@ -198,6 +198,10 @@ class Endpoint:
         """Note that its network is not what it was."""
         self._info = replace(self._info, network=network)
 
+    def recovered(self, driver: Driver) -> None:
+        """Note that its network has a driver now."""
+        self._driver = driver
+
     @property
     def candidate(self) -> Candidate:
         """The endpoint as a candidate for its sandbox's default routes."""

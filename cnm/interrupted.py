@@ -1,6 +1,6 @@
 """Undoing and completing what the end of a process has interrupted.
 
-What was being made is undone: the driver hears the undo event, and what is left in the
+What was being made is undone: the drivers hear the undo events, and what is left in the
 kernel is removed. What was being removed is removed by the ordinary operations, which
 pass over what is gone already.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias, cast
 
-from . import interfaces, naming
+from . import allocation, interfaces, naming
 from .dns import undo_redirection
 from .endpoint import Endpoint
 from .errors import CNMError
@@ -63,6 +63,8 @@ async def _undo_network(
     info = network_info(cast("Value", value["network"]))
     driver = await services.driver(info.driver)
     await services.handle(driver, NetworkDeleted(network=info))
+    # one that keeps a state of its own still has it
+    await allocation.release_network(await services.ipam(info.ipam), info)
     return info
 
 
@@ -99,6 +101,9 @@ async def _undo_endpoint(
         return None
     info = endpoint_info(record, network.info)
     await services.handle(network.handler, EndpointDeleted(endpoint=info))
+    ipam = await services.ipam(network.info.ipam)
+    own = (info.address, info.address6)
+    await allocation.release_addresses(ipam, network.info, info.id, own)
     return info
 
 

@@ -20,11 +20,7 @@ from .errors import (
     TeardownError,
     UnavailableError,
 )
-from .events import (
-    EndpointCreated,
-    EndpointPublished,
-    NetworkDeleted,
-)
+from .events import EndpointCreated, EndpointPublished, NetworkDeleted
 from .plugins import Driver
 from .records import NETWORK, frozen, network_record
 from .requests import endpoint_request
@@ -136,7 +132,7 @@ class Network:
 
     @property
     def fault(self) -> str:
-        """Why the network could not be restored, and cannot be used; or ``""``."""
+        """Why it could not be restored, and cannot be used until it is repaired."""
         return self._fault
 
     @property
@@ -335,6 +331,10 @@ class Network:
         self._info, self._state = info, state
         for endpoint in self.endpoints:
             endpoint.renew(info)
+
+    def recovered(self, driver: Driver) -> None:
+        """Note that the network can be used, whatever was wrong with it."""
+        self._driver, self._fault = driver, ""
 
     async def delete(self, *, force: bool = False) -> None:
         """Remove the network.

@@ -9,15 +9,16 @@ from types import NoneType
 
 import anyio
 
-from . import inspection, joining, publishing
+from . import allocation, inspection, joining, publishing
 from .endpoint import Endpoint
-from .errors import CNMError
+from .errors import CNMError, NetworkNotFound
 from .events import NetworkRestored
 from .findings import Findings
 from .inspection import Damage, check_network, examine_all, expected
 from .interfaces import reconfigure
 from .linux import Link, delete_link
 from .network import Network
+from .plugins import Driver
 from .reports import Difference
 from .sandbox import Sandbox
 from .services import Services
@@ -90,7 +91,6 @@ async def _mend_table(services: Services) -> None:
 
 
 async def _mend_network(services: Services, network: Network) -> None:
-    network.require()
     await _take_up(services, network)
     await services.admit()
 
@@ -98,17 +98,38 @@ async def _mend_network(services: Services, network: Network) -> None:
 async def _take_up(services: Services, network: Network) -> None:
     """Have the driver of a network mend what it has built."""
     async with network.lock:
-        network.require()
-        if network.handler is None:
+        if network.deleting:
+            raise NetworkNotFound(network.name)
+        driver = network.handler
+        if network.fault:
+            driver = await _reserve_again(services, network)
+        if driver is None:
             return
         endpoints = inspection.joined(network)
         event = NetworkRestored(network=network.info, endpoints=endpoints)
-        state = await services.answer(network.handler, event, NetworkState, NoneType)
+        state = await services.answer(driver, event, NetworkState, NoneType)
         if state is not None and state.state != network.info.driver_state:
             await network.renew(state)
+        network.recovered(driver)
         for endpoint in network.endpoints:
+            endpoint.recovered(driver)
             await publishing.again(services, endpoint)
     services.bus.publish(NetworkRestored(network=network.info))
+
+
+async def _reserve_again(services: Services, network: Network) -> Driver:
+    """Get the subnets and addresses of a network that could not be restored.
+
+    :return: its driver
+    """
+    driver = await services.driver(network.driver)
+    ipam = await services.ipam(network.info.ipam)
+    # the start may have come that far; nobody else is let in between
+    await allocation.release_network(ipam, network.info)
+    await allocation.restore_network(ipam, network.info)
+    for endpoint in network.endpoints:
+        await allocation.restore_addresses(ipam, endpoint.info)
+    return driver
 
 
 async def _repair_sandbox(

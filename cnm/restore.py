@@ -15,7 +15,6 @@ from .dns import Preparation
 from .endpoint import Endpoint
 from .errors import CNMError, KernelError
 from .events import (
-    AddressRequested,
     EndpointLeft,
     Event,
     NetworkRestored,
@@ -47,7 +46,6 @@ from .store import Delete, Put, Record
 from .sweeping import sweep
 from .types import (
     JSON,
-    Address,
     EndpointInfo,
     NetworkInfo,
     NetworkState,
@@ -265,13 +263,7 @@ async def _restore_addresses(services: Services, info: EndpointInfo) -> str:
     """Reserve an endpoint's addresses again; return why that is not possible."""
     try:
         ipam = await services.ipam(info.network.ipam)
-        for interface in (info.address, info.address6):
-            for data in info.network.ipam_data if interface else ():
-                if interface is not None and interface.ip in data.subnet:
-                    request = AddressRequested(
-                        pool_id=data.pool_id, owner=info.id, address=interface.ip
-                    )
-                    await ipam.demand(request, Address)
+        await allocation.restore_addresses(ipam, info)
     except CNMError as exc:
         return str(exc)
     return ""

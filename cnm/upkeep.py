@@ -58,6 +58,7 @@ class Upkeep(ABC):
         """Put right whatever :meth:`check` finds.
 
         Bridges, ports, interfaces, addresses, routes and rules are made again; a
+        network that has a :attr:`Network.fault` is restored, if that is possible now; a
         sandbox whose namespace is gone is dropped, and its endpoints are kept, joined
         to nothing. What cannot be mended is left as it is. An interface that cannot be
         made again leaves its endpoint not joined, if its network is as it should be.

@@ -57,8 +57,8 @@ class Files:
         if before not in written.split("\n"):
             return
         # first: if we are killed in between, either content is known to be ours
-        _write(digest, f"{before}\n{_digest(content)}", written)
-        _write(self.resolv_conf, content, present)
+        write(digest, f"{before}\n{_digest(content)}", written)
+        write(self.resolv_conf, content, present)
 
     def write_hosts(
         self,
@@ -73,7 +73,7 @@ class Files:
         present = _read(self.hosts)
         before = "\n".join(base()) if present is None else present
         if len(before) <= LARGEST:
-            _write(self.hosts, hosts.edited(before, went, came), present)
+            write(self.hosts, hosts.edited(before, went, came), present)
 
 
 def _digest(content: str) -> str:
@@ -88,7 +88,8 @@ def _read(path: str) -> str | None:
         return None
 
 
-def _write(path: str, content: str, present: str | None) -> None:
+def write(path: str, content: str, present: str | None) -> None:
+    """Have a file hold a content, in place of what is present; None: there is none."""
     if content == present:
         return
     data = content.encode(errors="surrogateescape")

@@ -1,8 +1,9 @@
 """Failing, or dying, at a step of an operation that one chooses.
 
 A *point* is a step that changes something outside of the process: a netlink request
-that is no question, a network namespace that is made, pinned or let go, a transaction
-of a store, a call of a driver's hook. An operation is walked through by counting its
+that is no question, a setting of the kernel (sysctl), a network namespace that is made,
+pinned or let go, a file of a sandbox that is written, a transaction of a store, a call
+of a driver's hook. An operation is walked through by counting its
 points once, and then repeating it with a fault at each of them::
 
     with faults.counting() as points:
@@ -22,15 +23,17 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import wraps
+from types import ModuleType
 from typing import Any, Literal, TypeAlias
 from unittest.mock import patch
 
+from ..dns import files
 from ..errors import DriverError, ForbiddenError, NetlinkError, StoreError
-from ..linux import NetlinkSocket, Request, namespaces
+from ..linux import NetlinkSocket, Request, namespaces, sysctl
 from ..plugins import Driver
 from ..store import Store
 
-Kind: TypeAlias = Literal["kernel", "store", "driver"]
+Kind: TypeAlias = Literal["kernel", "file", "store", "driver"]
 
 # include/uapi/linux/rtnetlink.h: of four kinds of messages, the third is a question
 _QUESTION = 2
@@ -107,7 +110,7 @@ def failing(
     :param at: number of the point
     :param after: if it is a step of the kernel, have it be done, and its answer lost
     :param error: what is raised there; if None what is usual: a NetlinkError (ENOBUFS),
-        a StoreError, or a DriverError
+        an OSError (ENOSPC), a StoreError, or a DriverError
     :raises ForbiddenError: if another block of this module is active
     """
 
@@ -138,6 +141,8 @@ def killing(at: int) -> Iterator[Walk]:
 def _raise_default(point: Point) -> None:
     if point.kind == "kernel":
         raise NetlinkError(errno.ENOBUFS, point.what, "a fault was injected")
+    if point.kind == "file":
+        raise OSError(errno.ENOSPC, f"{point.what}: a fault was injected")
     if point.kind == "store":
         raise StoreError(f"{point.what}: a fault was injected")
     driver, _, event = point.what.rpartition(" ")
@@ -175,7 +180,10 @@ def _changes(walk: Walk) -> Iterator[Any]:
 
     yield patch.object(NetlinkSocket, "call", counted_call)
     for name in _NAMESPACES:
-        yield patch.object(namespaces, name, _counted_namespace(walk, name))
+        what = f"{name} a network namespace"
+        yield _counted(walk, namespaces, name, "kernel", lambda *_, what=what: what)
+    yield _counted(walk, sysctl, "write", "kernel", "set {} to {}".format)
+    yield _counted(walk, files, "write", "file", "write {}".format)
     for kind in _stores():
         if "transaction" in kind.__dict__:
             yield patch.object(kind, "transaction", _counted_store(walk, kind))
@@ -201,15 +209,21 @@ def _changes_something(request: Request) -> bool:
     return subsystem > 0 or message & 3 != _QUESTION
 
 
-def _counted_namespace(walk: Walk, name: str) -> Callable[..., object]:
-    original: Callable[..., object] = getattr(namespaces, name)
+def _counted(
+    walk: Walk, module: ModuleType, name: str, kind: Kind, what: Callable[..., str]
+) -> Any:
+    """Have a blocking function of a module count as a step.
+
+    :param what: says what it does, given its arguments
+    """
+    original: Callable[..., object] = getattr(module, name)
 
     @wraps(original)
     def counted(*args: object) -> object:
-        with walk.step("kernel", f"{name} a network namespace"):
+        with walk.step(kind, what(*args)):
             return original(*args)
 
-    return counted
+    return patch.object(module, name, counted)
 
 
 def _counted_store(walk: Walk, kind: type[Store]) -> Callable[..., Awaitable[None]]:

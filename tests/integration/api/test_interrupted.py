@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ipaddress import IPv4Interface
 from pathlib import Path
 
 import anyio
@@ -13,6 +14,8 @@ import pytest
 
 import cnm
 from cnm import Controller, SQLiteStore
+from cnm.driver import AddressReleased, Pool, PoolReleased, PoolRequested, hookimpl
+from cnm.ipam.default import DefaultIPAM
 from cnm.linux import NetlinkSocket, delete_link, get_link, namespaces, parse_link
 from cnm.store import Delete, Put
 
@@ -27,6 +30,28 @@ SUBNET = "10.9.0.0/24"
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "journal.db"
+
+
+class KeepingIPAM(DefaultIPAM):
+    """Notes what is released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released: list[tuple[str, object]] = []
+
+    @hookimpl
+    async def cnm_pool_requested(self, event: PoolRequested) -> Pool:
+        self._pools.release(event.network_id, f"local/{event.subnet}")
+        return await super().cnm_pool_requested(event)
+
+    @hookimpl
+    async def cnm_pool_released(self, event: PoolReleased) -> None:
+        self.released.append((event.network_id, event.pool_id))
+
+    @hookimpl
+    async def cnm_address_released(self, event: AddressReleased) -> None:
+        interface = IPv4Interface((event.address, 24))
+        self.released.append((event.owner, interface))
 
 
 def delete(name: str) -> None:
@@ -162,12 +187,19 @@ async def test_a_network_that_fails_does_not_stop_others(path: Path) -> None:
 
 async def test_what_was_being_made_is_undone(path: Path) -> None:
     fake = FakeDriver()
+    keeper = KeepingIPAM()
 
     def controller() -> Controller:
-        return Controller(store=SQLiteStore(path), drivers={"fake": fake})
+        return Controller(
+            store=SQLiteStore(path),
+            drivers={"fake": fake},
+            ipam_drivers={"keeping": keeper},
+        )
 
     async with controller() as running:
-        network = await running.create_network("net", "fake", subnets=[SUBNET])
+        network = await running.create_network(
+            "net", "fake", subnets=[SUBNET], ipam="keeping"
+        )
         box = await running.create_sandbox("box")
         endpoint = await network.create_endpoint("ep")
         other = await network.create_endpoint("other")
@@ -187,6 +219,7 @@ async def test_what_was_being_made_is_undone(path: Path) -> None:
             await store.transaction(Put(f"intent/{key}", value))
         await store.transaction(Delete(f"endpoint/{other.id}"))
     fake.calls.clear()
+    keeper.released.clear()
     async with controller() as running:
         undone = {str(entry.subject) for entry in running.restored.of("undone")}
         assert len(undone) == 3
@@ -195,6 +228,9 @@ async def test_what_was_being_made_is_undone(path: Path) -> None:
             "endpoint.deleted",
             "endpoint.left",
         ]
+        # what a driver remembers on its own is given back
+        pool = network.info.ipam_data[0].pool_id
+        assert keeper.released == [("1" * 64, pool), (other.id, other.address)]
         assert await running._services.store.scan("intent/") == ()
         network = running.network("net")
         assert [each.name for each in network.endpoints] == ["ep"]

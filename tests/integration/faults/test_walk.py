@@ -25,6 +25,8 @@ WITHOUT_DRIVER = (
     *("create sandbox", "create bound sandbox", "adopt namespace"),
     *RECORDS_ONLY,
 )
+#: Operations that write files of sandboxes.
+WITH_FILES = ("create sandbox", "create bound sandbox", "adopt namespace", "start")
 
 
 def walk(name: str, mode: str, backend: str, share: str) -> dict[str, object]:
@@ -69,6 +71,8 @@ def test_the_next_start_undoes_or_completes(
         kinds.add("driver")
     if name not in RECORDS_ONLY:
         kinds.add("kernel")
+    if name in WITH_FILES:
+        kinds.add("file")
     if name in ("create endpoint", "delete endpoint"):  # it has no interface
         kinds.remove("kernel")
     assert kinds == set(found["kinds"])  # type: ignore[call-overload]

@@ -281,6 +281,42 @@ async def test_it_is_back_after_a_restart(tmp_path: Path, lan: Namespace) -> Non
         await controller._services.kernel.run(remove_table, controller._services)
 
 
+async def test_a_parent_that_comes_later(tmp_path: Path, lan: Namespace) -> None:
+    path = tmp_path / "cnm.db"
+    async with Controller(store=SQLiteStore(path)) as controller:
+        network = await create(controller)
+        one, two = await pair(controller, network)
+        taken = addresses(two, network)[0]
+    with NetlinkSocket() as route:
+        route.call(delete_link(name=PARENT))
+        async with Controller(store=SQLiteStore(path)) as controller:
+            network = controller.network("lan")
+            assert "there is no link 'lan0'" in network.fault
+            for _ in range(2):
+                (still, *_) = await controller.repair()
+                assert (still.mended, still.error) == (False, network.fault)
+            route.call(
+                add_veth(PARENT, "back"),
+                set_link(name=PARENT, up=True),
+                set_link(name="back", up=True),
+            )
+            try:
+                assert [it.error for it in await controller.repair() if it.error] == []
+                assert network.fault == ""
+                assert [str(it) for it in await controller.check()] == []
+                with pytest.raises(cnm.AddressInUse):
+                    await network.create_endpoint("x", address=taken)
+                one, two = controller.sandbox("one"), controller.sandbox("two")
+                async with serving(two):
+                    assert await tcp(one, taken)
+                for box in (one, two):
+                    await box.delete()
+                await network.delete()
+            finally:
+                route.call(delete_link(name=PARENT))
+            await controller._services.kernel.run(remove_table, controller._services)
+
+
 @pytest.mark.parametrize(
     ("options", "more", "problem"),
     [
