@@ -73,6 +73,9 @@ class Controller(Upkeep, anyio.AsyncContextManagerMixin):
     :param accept_fwmark: let in packets that carry a mark, ``"0x1"`` or ``"0x1/0x3"``
     :param dns_cache_size: how many answers of the host's name servers are kept, for as
         long as they say; 0 for none
+    :param ready_namespaces: how many network namespaces may be made in advance, by a
+        thread in the background, so that a sandbox has one at once; 0 for none. The
+        first is made when the first sandbox is
     :param on_damage: what is done when somebody removes links, routes or addresses of
         ours: :meth:`repair`, or only report it with DamageFound. The nftables table is
         put back in any case
@@ -106,6 +109,7 @@ class Controller(Upkeep, anyio.AsyncContextManagerMixin):
         allow_direct_routing: bool = False,
         accept_fwmark: str | int | None = None,
         dns_cache_size: int = 10_000,
+        ready_namespaces: int = 16,
         on_damage: Literal["repair", "report"] = "repair",
         driver_timeout: float = 60.0,
     ) -> None:
@@ -125,6 +129,7 @@ class Controller(Upkeep, anyio.AsyncContextManagerMixin):
             allow_direct_routing=allow_direct_routing,
             accept_fwmark=accept_fwmark,
             dns_cache_size=dns_cache_size,
+            ready_namespaces=ready_namespaces,
             on_damage=on_damage,
             driver_timeout=driver_timeout,
         )

@@ -124,7 +124,9 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Services:
     stack.push_async_callback(
         _shielded, anyio.to_thread.run_sync, unclaim, directory, lock
     )
-    kernel = await stack.enter_async_context(Kernel(settings.netns))
+    kernel = await stack.enter_async_context(
+        Kernel(settings.netns, ready=settings.ready_namespaces)
+    )
     await settings.store.open()
     stack.push_async_callback(_shielded, settings.store.close)
     await recognise(settings, directory, kernel)

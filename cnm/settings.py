@@ -41,6 +41,7 @@ class Settings:
     allow_direct_routing: bool
     accept_fwmark: tuple[int, int] | None
     dns_cache_size: int
+    ready_namespaces: int
     on_damage: str
     driver_timeout: float
 
@@ -62,6 +63,7 @@ def check_settings(
     allow_direct_routing: object,
     accept_fwmark: object,
     dns_cache_size: object,
+    ready_namespaces: object,
     on_damage: object,
     driver_timeout: object,
 ) -> Settings:
@@ -93,6 +95,7 @@ def check_settings(
         allow_direct_routing=faults.flag("allow_direct_routing", allow_direct_routing),
         accept_fwmark=_given(faults, "accept_fwmark", _fwmark, accept_fwmark),
         dns_cache_size=faults.parse("dns_cache_size", _size, dns_cache_size) or 0,
+        ready_namespaces=faults.parse("ready_namespaces", _size, ready_namespaces) or 0,
         on_damage=faults.parse("on_damage", _policy, on_damage) or "",
         driver_timeout=faults.parse("driver_timeout", _seconds, driver_timeout) or 0.0,
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from cnm.driver import (
     EndpointInfo,
     IPAddress,
+    KernelError,
     NetlinkError,
 )
 from cnm.linux import (
@@ -132,5 +133,11 @@ def _bridges_are_filtered() -> bool:
     """Tell whether br_netfilter has the firewall see what stays on a bridge."""
     if not os.path.exists("/proc/sys/net/bridge"):
         return False
-    names = (f"net.bridge.bridge-nf-call-{name}" for name in ("iptables", "ip6tables"))
-    return any(sysctl.read(name) == "1" for name in names)
+    for name in ("iptables", "ip6tables"):
+        try:
+            if sysctl.read(f"net.bridge.bridge-nf-call-{name}") == "1":
+                return True
+        except KernelError as exc:
+            if exc.errno != errno.ENOENT:  # it is going at this very moment
+                raise
+    return False

@@ -1,6 +1,6 @@
 """Names: the resolvers of sandboxes, and their /etc/resolv.conf and /etc/hosts."""
 
-from .files import Files
+from .files import FILES, Files
 from .names import Names, open_names
 from .policy import Answered, NamePolicy
 from .preparation import Preparation
@@ -10,6 +10,7 @@ from .sockets import undo_redirection
 from .statistics import NameStatistics
 
 __all__ = [
+    "FILES",
     "Answered",
     "Files",
     "NamePolicy",

@@ -15,6 +15,9 @@ from . import hosts
 #: Characters of a file that has been edited: a larger one is left alone.
 LARGEST = 1 << 20
 
+#: Names of the files that a sandbox has.
+FILES = ("hosts", "resolv.conf", "resolv.conf.hash")
+
 _MODE = 0o644
 
 
@@ -82,10 +85,13 @@ def _digest(content: str) -> str:
 
 def _read(path: str) -> str | None:
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-            return file.read(LARGEST + 1)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
+    with open(
+        descriptor, encoding="utf-8", errors="surrogateescape", newline=""
+    ) as file:
+        return file.read(LARGEST + 1)
 
 
 def write(path: str, content: str, present: str | None) -> None:
@@ -98,6 +104,7 @@ def write(path: str, content: str, present: str | None) -> None:
     try:
         # empty lines in place of what is too much, which then is cut off
         os.pwrite(descriptor, data.ljust(size, b"\n"), 0)
-        os.ftruncate(descriptor, len(data))
+        if size > len(data):
+            os.ftruncate(descriptor, len(data))
     finally:
         os.close(descriptor)
