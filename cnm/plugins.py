@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dis
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -67,34 +67,34 @@ class Driver:
         self._timeout = timeout
         # A manager of its own: the hooks of a driver concern its own networks only,
         # and a plugin that fails validation leaves nothing behind.
-        self._manager = pluggy.PluginManager(PROJECT)
-        self._manager.add_hookspecs(spec)
+        manager = pluggy.PluginManager(PROJECT)
+        manager.add_hookspecs(spec)
         title = f"driver {name!r}" + (f" of {origin}" if origin else "")
         try:
-            self._manager.register(plugin, name)
-            self._manager.check_pending()
+            manager.register(plugin, name)
+            manager.check_pending()
         except pluggy.PluginValidationError as exc:
             raise DriverLoadError(f"{title}: {exc}") from exc
-        implemented = set()
+        self._hooks: dict[str, Callable[[Event], Awaitable[object]]] = {}
         prompt = set()
-        for caller in self._manager.get_hookcallers(plugin) or ():
+        for caller in manager.get_hookcallers(plugin) or ():
             for implementation in caller.get_hookimpls():
                 if implementation.wrapper or implementation.hookwrapper:
                     raise DriverLoadError(f"{title}: {caller.name} is a wrapper")
                 if not inspect.iscoroutinefunction(implementation.function):
                     raise DriverLoadError(f"{title}: {caller.name} is not async def")
+                # one at the most: the manager is this driver's own
+                self._hooks[caller.name] = _handler(implementation)
                 if not _awaits(implementation.function):
                     prompt.add(caller.name)
-            implemented.add(caller.name)
-        if missing := sorted(MANDATORY[spec] - implemented):
+        if missing := sorted(MANDATORY[spec] - self._hooks.keys()):
             raise DriverLoadError(f"{title}: lacks {', '.join(missing)}")
-        self._implemented = frozenset(implemented)
         # A handler that awaits nothing cannot be late, and a deadline costs 10 us.
         self._prompt = frozenset(prompt)
 
     def handles(self, event: type[Event]) -> bool:
         """Tell whether the driver has a handler for events of a class."""
-        return hook_name(event) in self._implemented
+        return hook_name(event) in self._hooks
 
     async def handle(self, event: DriverEvent[R]) -> R:
         """Have the driver handle an event, and return what its handler returns.
@@ -110,15 +110,15 @@ class Driver:
         :raises CNMError: what the hook raised, if it is one of cnm's
         :raises DriverError: if the hook raised something else, or took too long
         """
-        caller: Callable[..., list[Any]] = getattr(self._manager.hook, hook)
+        handler = self._hooks.get(hook)
+        if handler is None:
+            return None
         scope = anyio.CancelScope()
         try:
-            # one at the most: the manager is this driver's own
             if hook in self._prompt:
-                return await caller(event=event)[0]
+                return await handler(event)
             with anyio.fail_after(self._timeout) as scope:
-                for coroutine in caller(event=event):
-                    return await coroutine
+                return await handler(event)
         except CNMError:
             raise
         except Exception as exc:
@@ -126,7 +126,6 @@ class Driver:
             if isinstance(exc, TimeoutError) and scope.cancelled_caught:
                 reason = f"no answer after {self._timeout:g} s"
             raise DriverError(self.name, event.name, reason) from exc
-        return None
 
     async def demand(self, event: DriverEvent[R], kind: type[R]) -> R:
         """Have the driver handle an event whose result is mandatory.
@@ -139,6 +138,14 @@ class Driver:
                 self.name, event.name, f"returned {result!r}, not a {kind.__name__}"
             )
         return result
+
+
+def _handler(
+    implementation: pluggy.HookImpl,
+) -> Callable[[Event], Awaitable[object]]:
+    """Return what calls a hook; an implementation may do without the argument."""
+    function = cast("Callable[..., Awaitable[object]]", implementation.function)
+    return function if implementation.argnames else lambda event: function()
 
 
 def _awaits(function: Callable[..., object]) -> bool:

@@ -188,6 +188,7 @@ class Kernel:
         self._ready: Ready
         self._home = -1
         self._timeout = math.inf
+        self._limited: dict[float, Kernel] = {}
         self._workers: Workers[Sockets]
 
     async def __aenter__(self) -> Self:
@@ -227,9 +228,10 @@ class Kernel:
 
         A thread that does not return in time is replaced, so that other plans go on.
         """
-        limited = copy.copy(self)
-        limited._timeout = timeout
-        return limited
+        if timeout not in self._limited:
+            self._limited[timeout] = copy.copy(self)
+            self._limited[timeout]._timeout = timeout
+        return self._limited[timeout]
 
     async def run(
         self,
