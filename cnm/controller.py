@@ -334,6 +334,7 @@ class Controller(Upkeep, anyio.AsyncContextManagerMixin):
             labels={} if labels is None else labels,
         )
         with services.sandboxes.reserve(request.name):
+            await services.turns.take()
             info = await creation.create_sandbox(services, request)
             created = Sandbox(services, info, request)
             services.sandboxes.add(created)

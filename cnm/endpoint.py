@@ -178,6 +178,7 @@ class Endpoint:
         :raises DriverError: if the driver fails
         """
         self._services.require_sandbox(sandbox)
+        await self._services.turns.take()
         async with self.lock, sandbox.lock:
             self._require()
             self._network.require()
@@ -294,6 +295,7 @@ class Endpoint:
         :raises TeardownError: if the kernel refuses something on the way; the endpoint
             has left nevertheless
         """
+        await self._services.turns.take()
         async with self.lock:
             self._require()
             await self._leave()
@@ -335,6 +337,7 @@ class Endpoint:
         :raises ActiveSandboxError: if the endpoint is joined, unless forced
         :raises TeardownError: if something failed on the way of a forced removal
         """
+        await self._services.turns.take()
         async with self.lock:
             if self._deleted:
                 return

@@ -240,6 +240,7 @@ class Network:
                 f"cannot create endpoint on configuration-only network {self.name!r}"
             )
         with self.directory.reserve(request.name):
+            await self._services.turns.take()
             info = await creation.create_endpoint(
                 self._services, self._driver, self._info, request
             )

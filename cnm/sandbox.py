@@ -367,6 +367,7 @@ class Sandbox:
         :raises TeardownError: if something failed on the way
         """
         with anyio.CancelScope(shield=True):
+            await self._services.turns.take()
             async with self._deletion:
                 if self._services.sandboxes.get(self.id) is self:
                     await self._delete()

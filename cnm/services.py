@@ -26,6 +26,7 @@ from .plugins import Driver, DriverRegistry
 from .reports import RestoreReport
 from .rollback import Rollback
 from .store import Store
+from .turns import Turns
 from .types import AddressPool, Capability, EndpointInfo, IPNetwork
 from .validation import shown
 
@@ -47,6 +48,7 @@ class Services:
     :ivar manage_forward: whether we put rules into the chains of other firewalls
     :ivar repairs: whether damage that is noticed is mended, rather than reported
     :ivar driver_timeout: seconds that a plan of a driver may take
+    :ivar turns: who begins next
     :ivar joins: how many endpoints have been joined so far
     :ivar ephemeral: whether what it makes goes when it stops
     :ivar report: what was found when the controller started
@@ -80,6 +82,7 @@ class Services:
     address_pools: tuple[AddressPool, ...]
     networks: Directory[Network]
     sandboxes: Directory[Sandbox]
+    turns: Turns = field(default_factory=Turns)
     capabilities: dict[str, Capability] = field(default_factory=dict)
     joins: int = 0
     report: RestoreReport = field(default_factory=RestoreReport)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from dataclasses import dataclass
 
 from cnm.driver import (
@@ -24,7 +23,6 @@ from cnm.linux import (
     parse_link,
     set_bridge_port,
     set_link,
-    sysctl,
 )
 from cnm.options import MTU_LOW_IPV6
 
@@ -70,7 +68,7 @@ class Port:
                 up=False,
             )
         ]
-        requests += self.settings(index)
+        requests += self.settings(placement.sockets, index)
         try:
             placement.sockets.route.call(*requests)
         except NetlinkError as exc:
@@ -78,13 +76,15 @@ class Port:
                 raise
             placement.sockets.route.call(*requests)
 
-    def settings(self, index: int, *, master: int | None = None) -> list[Request]:
+    def settings(
+        self, sockets: Sockets, index: int, *, master: int | None = None
+    ) -> list[Request]:
         """Return what makes a link the port that it should be.
 
         :param master: the bridge, if it is no port of it yet
         """
         requests = [] if master is None else [set_link(index, master=master)]
-        hairpin = _bridges_are_filtered()
+        hairpin = _bridges_are_filtered(sockets)
         if self.isolated or hairpin:
             # The forward chain does not see what stays on the bridge. What br_netfilter
             # translates there may have to go back to where it came from.
@@ -129,15 +129,13 @@ class Port:
                 raise
 
 
-def _bridges_are_filtered() -> bool:
+def _bridges_are_filtered(sockets: Sockets) -> bool:
     """Tell whether br_netfilter has the firewall see what stays on a bridge."""
-    if not os.path.exists("/proc/sys/net/bridge"):
-        return False
     for name in ("iptables", "ip6tables"):
         try:
-            if sysctl.read(f"net.bridge.bridge-nf-call-{name}") == "1":
+            if sockets.setting(f"net.bridge.bridge-nf-call-{name}") == "1":
                 return True
         except KernelError as exc:
-            if exc.errno != errno.ENOENT:  # it is going at this very moment
+            if exc.errno != errno.ENOENT:
                 raise
     return False

@@ -87,7 +87,7 @@ def _plug_in(sockets: Sockets, known: Bridge, ports: Mapping[str, Port]) -> None
         link = links.get(port.name)
         if link is not None and link.alias == port.mark and not _plugged(link, known):
             port = replace(port, bridge=known.index)
-            sockets.route.call(*port.settings(link.index, master=known.index))
+            sockets.route.call(*port.settings(sockets, link.index, master=known.index))
 
 
 def _links(sockets: Sockets) -> dict[str, Link]:

@@ -11,6 +11,9 @@ import os
 
 from ..errors import KernelError
 
+#: Bytes of the longest value: reserved ports are a list of ranges.
+_LONGEST = 1 << 16
+
 
 def _path(name: str) -> str:
     """Return the file of a setting; ``net.ipv4.conf.eth0/1.forwarding`` has no dots."""
@@ -39,8 +42,30 @@ def read(name: str) -> str:
 
     :raises KernelError: if there is no such setting
     """
+    descriptor = open_setting(name)
     try:
-        with open(_path(name), encoding="ascii") as file:
-            return file.read().strip()
+        return read_again(descriptor, name)
+    finally:
+        os.close(descriptor)
+
+
+def open_setting(name: str) -> int:
+    """Return a file descriptor by which a value is read again and again.
+
+    :raises KernelError: if there is no such setting
+    """
+    try:
+        return os.open(_path(name), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as exc:
+        raise KernelError(exc.errno or errno.EIO, f"read {name}") from exc
+
+
+def read_again(descriptor: int, name: str) -> str:
+    """Return the present value of a setting that is open.
+
+    :raises KernelError: if it cannot be read any more
+    """
+    try:
+        return os.pread(descriptor, _LONGEST, 0).decode("ascii").strip()
     except OSError as exc:
         raise KernelError(exc.errno or errno.EIO, f"read {name}") from exc
