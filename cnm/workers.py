@@ -41,6 +41,7 @@ class _Job(Generic[C, T]):
         self.began = math.inf
         self.thread: threading.Thread | None = None
         self.finished = False
+        self.abandoned = False
         self._result: T
         self._error: BaseException | None = None
 
@@ -130,7 +131,12 @@ class Workers(Generic[C]):
         self._stopped: anyio.Event | None = None
         self._notify = _loop_notifier()
 
-    async def run(self, work: Callable[[C], T], timeout: float = math.inf) -> T:
+    async def run(
+        self,
+        work: Callable[[C], T],
+        timeout: float = math.inf,
+        give_up: Callable[[], bool] | None = None,
+    ) -> T:
         """Have a thread do something, and return what it returns.
 
         Cancellation is seen before the work begins, and never afterwards: work that has
@@ -138,6 +144,9 @@ class Workers(Generic[C]):
 
         :param timeout: seconds that the work may take once it has begun; after that
             another thread takes the place of the one that does it
+        :param give_up: is asked when the time is over, counted from now on, whether
+            nobody waits for the work any more. Its thread keeps its place then, and
+            goes on when it can
         :raises Overdue: if it takes longer; what comes of it is not known
         :raises UnavailableError: if the threads have been told to end
         """
@@ -149,12 +158,14 @@ class Workers(Generic[C]):
         with self._lock:
             self._load += 1
         self._start_thread()
+        asked = time.monotonic()
         self._jobs.put(cast("_Job[C, object]", job))
         put_off = await _wait_regardless(job.done, timeout)
         while not job.done.is_set():
             # it may have had to wait for its turn
-            left = min(job.began + timeout - time.monotonic(), timeout)
-            if left <= 0 and self._abandon(cast("_Job[C, object]", job)):
+            since = job.began if give_up is None else asked
+            left = min(since + timeout - time.monotonic(), timeout)
+            if left <= 0 and self._abandon(cast("_Job[C, object]", job), give_up):
                 break
             put_off |= await _wait_regardless(job.done, max(left, 0))
         if put_off and (task := asyncio.current_task()):
@@ -175,13 +186,17 @@ class Workers(Generic[C]):
             self._put_off.discard(task)
             await asyncio.sleep(0)
 
+    def end(self) -> None:
+        """Have the threads end when all jobs are done; nobody waits for that."""
+        for _ in range(len(self._threads)):
+            self._jobs.put(None)
+
     async def close(self) -> None:
         """End the threads, when all jobs are done."""
         with self._lock:
             threads = list(self._threads)
             self._stopped = anyio.Event()
-        for _ in threads:
-            self._jobs.put(None)
+        self.end()
         if threads:
             await _wait_regardless(self._stopped)
         with anyio.CancelScope(shield=True):
@@ -197,9 +212,14 @@ class Workers(Generic[C]):
             self._threads.add(thread)
         thread.start()
 
-    def _abandon(self, job: _Job[C, object]) -> bool:
-        """Do without the thread that does a job, unless that is done by now."""
+    def _abandon(
+        self, job: _Job[C, object], give_up: Callable[[], bool] | None
+    ) -> bool:
+        """Do without a job, and without the thread that does it, unless it is done."""
         with self._lock:
+            if give_up is not None:
+                job.abandoned = not job.finished and give_up()
+                return job.abandoned
             if job.thread not in self._threads or job.finished:
                 return False
             self._threads.discard(job.thread)
@@ -213,13 +233,15 @@ class Workers(Generic[C]):
         return True
 
     def _done(self, job: _Job[C, object]) -> bool:
-        """Hand back a job; return whether somebody still waits for it."""
+        """Hand back a job; return whether its thread still has its place."""
         with self._lock:
             if job.thread and job.thread not in self._threads:
                 return False
             job.finished = True
             self._load -= 1
-        self._notify(job.done.set)
+            awaited = not job.abandoned
+        if awaited:
+            self._notify(job.done.set)
         return True
 
     def _serve(self) -> None:

@@ -44,6 +44,7 @@ class MemoryStore(Store):
 
     async def transaction(self, *changes: Put | Delete) -> None:
         """Make all of the changes, or none of them."""
+        await anyio.lowlevel.checkpoint_if_cancelled()
         for change in changes:
             if change.version is None:
                 continue

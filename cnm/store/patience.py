@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar, cast
+from typing import TypeVar
+
+from ..workers import Overdue, Workers
 
 T = TypeVar("T")
 
@@ -15,9 +16,13 @@ class GaveUp(Exception):
 
 
 class Attempt:
-    """Work that either is done in time, or has been given up; it is never both."""
+    """Work that either is done in time, or has been given up; it is never both.
+
+    :ivar ended: whether the worker has done with it
+    """
 
     def __init__(self) -> None:
+        self.ended: bool = False
         self._decided = threading.Lock()
 
     def decide(self) -> bool:
@@ -30,44 +35,18 @@ class Attempt:
         """
         return self._decided.acquire(blocking=False)
 
-
-class _Job(Generic[T]):
-    def __init__(self, work: Callable[[Attempt], T]) -> None:
-        self.attempt = Attempt()
-        self._busy = threading.Lock()  # cheaper than an event
-        self._busy.acquire()
-        self._work = work
-        self._result: T
-        self._error: BaseException | None = None
-
-    def do(self) -> None:
+    def make(self, work: Callable[[Attempt], T]) -> T:
+        """Do the work, unless it has been given up before it began."""
         try:
-            self._result = self._work(self.attempt)
-        except BaseException as exc:
-            self._error = exc
-        self._busy.release()
-
-    @property
-    def done(self) -> bool:
-        return not self._busy.locked()
-
-    def wait(self, seconds: float) -> bool:
-        """Tell whether it is done within some seconds; not to be called again then."""
-        return self._busy.acquire(timeout=seconds)
-
-    def result(self) -> T:
-        if self._error is not None:
-            try:
-                raise self._error
-            finally:
-                del self._error  # breaks the cycle error -> traceback -> job -> error
-        return self._result
+            if self._decided.locked():
+                raise GaveUp
+            return work(self)
+        finally:
+            self.ended = True
 
 
 class PatientThread:
     """Does one job at a time, each of which has to be done within some seconds.
-
-    Its methods block; another thread calls them.
 
     :param name: name of the thread
     :param seconds: how long a job is waited for
@@ -75,45 +54,36 @@ class PatientThread:
 
     def __init__(self, name: str, seconds: float) -> None:
         self._seconds = seconds
-        self._jobs: queue.SimpleQueue[_Job[object] | None] = queue.SimpleQueue()
-        self._late: _Job[object] | None = None
-        # a daemon: what hangs must not keep the process from ending
-        threading.Thread(target=self._serve, name=name, daemon=True).start()
+        self._late: Attempt | None = None
+        self._workers = Workers(name, 1, lambda: None, lambda context: None)
 
-    def do(self, work: Callable[[Attempt], T]) -> T:
+    async def do(self, work: Callable[[Attempt], T]) -> T:
         """Have something done, and return what it returns.
 
         :raises GaveUp: if it takes too long, or if something that took too long has
             not come to an end yet
         """
-        if self._late is not None and not self._late.done:
+        if self._late is not None and not self._late.ended:
             raise GaveUp
-        return self._wait(self._put(work))
+        attempt = Attempt()
+        try:
+            return await self._workers.run(
+                lambda context: attempt.make(work), self._seconds, attempt.decide
+            )
+        except Overdue:
+            self._late = attempt
+            raise GaveUp from None
 
-    def end(self, work: Callable[[], T]) -> T:
+    async def end(self, work: Callable[[], object]) -> None:
         """Have something done after all that has been begun, and end the thread.
 
         :raises GaveUp: if it takes too long; it will be done nevertheless
         """
-        job = self._put(lambda attempt: work())
-        self._jobs.put(None)
-        return self._wait(job)
-
-    def _put(self, work: Callable[[Attempt], T]) -> _Job[T]:
-        job = _Job(work)
-        self._jobs.put(cast("_Job[object]", job))
-        return job
-
-    def _wait(self, job: _Job[T]) -> T:
-        if not job.wait(self._seconds):
-            if job.attempt.decide():
-                self._late = cast("_Job[object]", job)
-                raise GaveUp
-            # it is about to return
-            job.wait(-1)
-        return job.result()
-
-    def _serve(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            job.do()
-            del job
+        try:
+            await self._workers.run(
+                lambda context: work(), self._seconds, Attempt().decide
+            )
+        except Overdue:
+            self._workers.end()
+            raise GaveUp from None
+        await self._workers.close()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from ..errors import InvalidError, StoreError
 from ..validation import shown
-from ..workers import Workers
 from .base import Delete, Put, Record, Store
 from .journal import Journal
 from .patience import Attempt, GaveUp, PatientThread
@@ -52,8 +52,7 @@ class SQLiteStore(Store):
         self._path = Path(path)
         self._timeout = timeout
         self._journal = Journal(self._path)
-        self._thread: Workers[PatientThread] | None = None
-        self._stuck = False
+        self._thread: PatientThread | None = None
 
     async def open(self) -> None:
         """Open the file.
@@ -63,13 +62,13 @@ class SQLiteStore(Store):
         """
         if self._thread is not None:
             raise StoreError(f"store {self._path} is already open")
-        self._journal, self._stuck = Journal(self._path), False
-        # one thread waits, in the order of calls, for the one that has the file
-        self._thread = Workers("cnm-store", 1, self._start, self._end)
+        self._journal = Journal(self._path)
+        self._thread = PatientThread("cnm-store", self._timeout)
         try:
             await self._run(lambda attempt: self._journal.open())
         except BaseException:
-            await self._end_thread()
+            with suppress(GaveUp):
+                await self._end_thread()
             raise
 
     async def close(self) -> None:
@@ -77,14 +76,13 @@ class SQLiteStore(Store):
 
         :raises StoreError: if the disk does not answer; the file is closed when it does
         """
-        if self._thread is None:
-            return
-        await self._end_thread()
-        if self._stuck:
+        try:
+            await self._end_thread()
+        except GaveUp:
             raise StoreError(
                 f"store {self._path}: the disk has not answered within"
                 f" {self._timeout:g} seconds; the file is closed when it does"
-            )
+            ) from None
 
     async def get(self, key: str) -> Record | None:
         """Return the record of a key, or None."""
@@ -101,22 +99,13 @@ class SQLiteStore(Store):
     async def _end_thread(self) -> None:
         if self._thread is not None:
             thread, self._thread = self._thread, None
-            await thread.close()
-
-    def _start(self) -> PatientThread:
-        return PatientThread("cnm-store-file", self._timeout)
-
-    def _end(self, thread: PatientThread) -> None:
-        try:
-            thread.end(self._journal.close)
-        except GaveUp:
-            self._stuck = True
+            await thread.end(self._journal.close)
 
     async def _run(self, work: Callable[[Attempt], T]) -> T:
         if self._thread is None:
             raise StoreError(f"store {self._path} is not open")
         try:
-            return await self._thread.run(lambda thread: thread.do(work))
+            return await self._thread.do(work)
         except GaveUp:
             raise StoreError(
                 f"store {self._path}: the disk has not answered within"

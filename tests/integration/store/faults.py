@@ -18,7 +18,6 @@ from collections import Counter
 from typing import Self
 
 from cnm import SQLiteStore
-from cnm.store.patience import Attempt, PatientThread
 
 X86, ARM = 0, 1
 #: Numbers of the system calls with which SQLite writes.
@@ -85,15 +84,8 @@ class Faults:
 
     async def install(self, store: SQLiteStore) -> Self:
         """Watch the thread of an open store from now on."""
-
-        def in_file_thread(attempt: Attempt) -> None:
-            self._listen()
-
-        def in_waiting_thread(thread: PatientThread) -> None:
-            thread.do(in_file_thread)
-
         assert store._thread is not None
-        await store._thread.run(in_waiting_thread)
+        await store._thread.do(lambda attempt: self._listen())
         # threads that the filtered one started would be filtered, too
         self._supervisor.start()
         return self
