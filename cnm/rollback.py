@@ -42,7 +42,6 @@ class Rollback:
         self, undo: Callable[P, object], *args: P.args, **kwargs: P.kwargs
     ) -> None:
         """Add an undo step that does not wait."""
-
         self.push(_at_once, partial(undo, *args, **kwargs))
 
     async def __aenter__(self) -> Self:

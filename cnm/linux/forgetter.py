@@ -70,7 +70,8 @@ class Forgetter:
         busy = self.busy
         if not busy:
             return
-        wanted = {(it.proto, it.host_port) for it in (*requests, *former)}
+        wanted = {(it.proto, it.host_port) for it in requests}
+        wanted |= {(it.proto, it.host_port) for it in former}
         ranges = any(it.host_port_end > it.host_port for it in requests)
         if ranges or not busy.isdisjoint(wanted):
             await self.flush()
@@ -100,4 +101,3 @@ class Forgetter:
                 _logger.warning("connections could not be forgotten", exc_info=True)
             self._addresses -= addresses
             self._ports -= ports
-

@@ -32,6 +32,7 @@ from .sandboxes import Kept, SandboxSockets, make_sandbox
 P = ParamSpec("P")
 T = TypeVar("T")
 
+
 class Sockets:
     """What a plan works with: the sockets of the worker thread it runs in.
 

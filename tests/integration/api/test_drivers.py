@@ -15,7 +15,6 @@ from cnm import Controller
 from cnm.driver import EndpointState, NetworkDriver, hookimpl
 from cnm.events import EndpointLeft, Event, JoinInfo
 from cnm.linux import Placement
-from cnm.plugins import Driver
 
 from .fakes import FailingStore, FakeDriver
 
@@ -285,12 +284,10 @@ async def test_stopping_reports_failures() -> None:
         async with running(fake) as controller:
             await use(controller)
             fake.fail["network.deleted"] = RuntimeError("no")
+    fake = FakeDriver()
     with pytest.raises(KeyError) as caught:  # the body's own exception wins
-        async with running(FakeDriver()) as controller:
+        async with running(fake) as controller:
             await controller.create_network("net", "fake")
-            driver = await controller._services.driver("fake")
-            assert isinstance(driver, Driver)
-            fake = driver._manager.get_plugin("fake")  # type: ignore[assignment]
             fake.fail["network.deleted"] = RuntimeError("no")
             raise KeyError("mine")
     assert "no" in str(caught.value.__notes__)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from struct import Struct
@@ -21,6 +21,7 @@ from cnm.firewall.ruleset import ANY4, ANY6, PROXIED, PROXY
 from cnm.linux import (
     NetlinkSocket,
     Request,
+    forget,
     forget_addresses,
     forget_ports,
     original_destination,
@@ -113,7 +114,23 @@ def host() -> Iterator[Host]:
         yield host
 
 
-def test_addresses(host: Host) -> None:
+def apart(host: Host, addresses: Sequence[IPAddress], ports: Sequence[Port]) -> None:
+    """Forget, with as many walks through the table as there are kinds."""
+    host.plan(forget_addresses, *addresses)
+    host.plan(forget_ports, ports)
+
+
+def together(host: Host, addresses: Sequence[IPAddress], ports: Sequence[Port]) -> None:
+    """Forget, with one walk."""
+    host.plan(forget, addresses, ports)
+
+
+Way: TypeAlias = "Callable[[Host, Sequence[IPAddress], Sequence[Port]], None]"
+BOTH_WAYS = pytest.mark.parametrize("way", [apart, together])
+
+
+@BOTH_WAYS
+def test_addresses(host: Host, way: Way) -> None:
     host.publish(
         Element(ANY4, ("tcp", 8080), (FIRST4, 80)),
         Element(ANY4, ("tcp", 8081), (SECOND4, 80)),
@@ -136,7 +153,7 @@ def test_addresses(host: Host) -> None:
         assert ask(where, str(address), port, proto), (where.name, address, port)
     assert len(host.connections()) == 10
 
-    host.plan(forget_addresses, FIRST4, FIRST6)
+    way(host, [FIRST4, FIRST6], [])
 
     assert host.connections() == {
         ("tcp", str(SECOND4), str(CLIENT4), 80),
@@ -145,10 +162,10 @@ def test_addresses(host: Host) -> None:
         ("udp", str(CLIENT6), str(HOST6), 5354),
         ("tcp", "fd00:1::1", str(SECOND6), 80),
     }
-    host.plan(forget_addresses, SECOND4)
+    way(host, [SECOND4], [])
     assert len(host.connections()) == 3
-    host.plan(forget_addresses)
-    host.plan(forget_addresses, SECOND4)
+    way(host, [], [])
+    way(host, [SECOND4], [])
     assert len(host.connections()) == 3
 
 
@@ -200,8 +217,11 @@ MANY: list[Port] = [
 ]
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize("others", [FEW, MANY], ids=["few", "many"])
-def test_only_ports_of_the_host_are_forgotten(host: Host, others: list[Port]) -> None:
+def test_only_ports_of_the_host_are_forgotten(
+    host: Host, others: list[Port], way: Way
+) -> None:
     host.publish(
         Element(ANY4, ("tcp", 80), (FIRST4, 80)),
         Element(ANY6, ("tcp", 80), (FIRST6, 80)),
@@ -247,7 +267,7 @@ def test_only_ports_of_the_host_are_forgotten(host: Host, others: list[Port]) ->
     for ports, left in cases:
         connect()
         assert host.connections() == everything
-        host.plan(forget_ports, ports + others)
+        way(host, [], ports + others)
         assert host.connections() == left, ports
 
 
@@ -268,13 +288,14 @@ def test_ports_of_sctp_are_told_apart(host: Host) -> None:
     assert host.connections() == known - {("sctp", str(HOST4), str(HOST4), 8001)}
 
 
-def test_thousands_of_connections(host: Host) -> None:
+@BOTH_WAYS
+def test_thousands_of_connections(host: Host, way: Way) -> None:
     ports = range(20000, 23000)
     with host.client.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         for port in ports:
             client.sendto(b"?", (str(HOST4), port))
     assert len(host.connections()) == len(ports)
-    host.plan(forget_ports, [("udp", IPv4Address("0.0.0.0"), it) for it in ports[1:]])
+    way(host, [], [("udp", IPv4Address("0.0.0.0"), it) for it in ports[1:]])
     assert host.connections() == {("udp", str(CLIENT4), str(HOST4), 20000)}
 
 

@@ -12,6 +12,7 @@ import pytest
 
 import cnm
 from cnm.linux import NETLINK_NETFILTER, NetlinkSocket
+from cnm.linux.forgetter import Forgetter
 from cnm.linux.nftables import Batch, commit
 from tests.integration.api.conftest import HOST4, HOST6
 from tests.integration.api.test_restore import remove_all
@@ -294,6 +295,29 @@ async def test_the_next_owner_of_a_port(
             endpoint = await network.connect(sandbox, ports=["8080:80"])
             await _speaks_late(server, client, (HOST4, 8080))
             await endpoint.unpublish()
+
+
+async def test_any_port_is_not_one_that_is_to_be_forgotten(
+    controller: cnm.Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that nobody waits: going through the connections takes milliseconds."""
+    flushed = []
+
+    async def flush(forgetter: Forgetter) -> None:
+        flushed.append(forgetter.busy)
+
+    monkeypatch.setattr(Forgetter, "flush", flush)
+    network = await controller.create_network("front", subnets=["10.9.0.0/24"])
+    sandbox = await controller.create_sandbox("box")
+    endpoint = await network.connect(sandbox)
+    (first, *_) = await endpoint.publish("80")
+    await endpoint.unpublish()
+    (second, *_) = await endpoint.publish("80")
+    assert second.host_port != first.host_port
+    assert flushed == []
+    # one that is asked for is waited for
+    await endpoint.publish(f"{first.host_port}:81")
+    assert flushed == [{("tcp", first.host_port)}]
 
 
 async def test_the_next_owner_of_an_address(

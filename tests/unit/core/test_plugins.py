@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from contextlib import suppress
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
@@ -120,6 +122,33 @@ def _wrapping() -> object:
             return (yield)
 
     return Wrapping()
+
+
+class Deadlines(Good):
+    """Notes the deadline of each handler."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[float] = []
+
+    @hookimpl
+    async def cnm_network_created(self) -> None:
+        self.seen.append(anyio.current_effective_deadline())
+        await anyio.lowlevel.checkpoint()
+
+    @hookimpl
+    async def cnm_network_deleted(self) -> None:
+        self.seen.append(anyio.current_effective_deadline())
+
+
+async def test_only_who_may_wait_has_a_deadline() -> None:
+    plugin = Deadlines()
+    driver = Driver("mine", plugin, NetworkDriver, timeout=5)
+    for hook in ("cnm_network_created", "cnm_network_deleted", "cnm_network_restored"):
+        await driver.call(hook, EndpointJoined)  # type: ignore[arg-type]
+    waiting, prompt = plugin.seen
+    assert waiting < math.inf
+    assert prompt == math.inf
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from cnm.ports.ephemeral import Ephemeral, Pool
 from cnm.ports.ledger import Ledger, Owner
 from cnm.ports.places import HostPort
+from cnm.types import Proto
 
 WEB, DB = Owner("1", "endpoint 'web'"), Owner("2", "endpoint 'db'")
 
@@ -94,6 +95,12 @@ def test_ephemeral_ports_go_round() -> None:
     ephemeral.chosen("tcp", 14)
     assert list(ephemeral.candidates("tcp", pool)) == [10, 11, 13, 14]
     assert list(ephemeral.candidates("udp", pool)) == [10, 11, 13, 14]
+
+
+def test_ephemeral_ports_that_are_busy() -> None:
+    ephemeral, pool = Ephemeral(), Pool(first=10, last=14)
+    busy: set[tuple[Proto, int]] = {("tcp", 10), ("udp", 11), ("tcp", 13)}
+    assert list(ephemeral.candidates("tcp", pool, busy)) == [11, 12, 14]
 
 
 def test_ephemeral_ports_after_the_range_was_changed() -> None:
