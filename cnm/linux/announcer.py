@@ -22,7 +22,7 @@ from .kernel import Kernel, Sockets
 
 _logger = logging.getLogger(__name__)
 
-#: Seconds by which the first announcement waits for others, to go out with them.
+#: Seconds between two moments at which announcements go out, many together.
 GATHER = 0.02
 
 _ETH_P_ARP = 0x0806
@@ -78,15 +78,14 @@ class Announcer:
     """Announces addresses a number of times, in the background.
 
     The first announcement goes out at once, but for a moment in which others may join
-    it. Failures are logged: what an announcement
-    brings about comes by itself, later.
+    it. Failures are logged: what an announcement brings about comes by itself, later.
     """
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self._queue: list[tuple[float, int, _Announcement]] = []
         self._order = itertools.count()
-        self._changed = anyio.Event()
+        self._wanted = anyio.Event()
         self._owners: dict[str, _Announcement] = {}
 
     def announce(
@@ -115,9 +114,8 @@ class Announcer:
             return
         announcement = _Announcement(owner, link, frames, times, interval)
         self._owners[owner] = announcement
-        self._schedule(anyio.current_time() + GATHER, announcement)
-        if self._queue[0][2] is announcement:
-            self._changed.set()
+        self._schedule(anyio.current_time(), announcement)
+        self._wanted.set()
 
     def cancel(self, owner: str) -> None:
         """Announce an owner's addresses no more."""
@@ -128,18 +126,14 @@ class Announcer:
         """Send what is due, until cancelled."""
         while True:
             if not self._queue:
-                self._changed = anyio.Event()
-                await self._changed.wait()
-            due = self._queue[0][0]
-            if due > anyio.current_time():
-                self._changed = anyio.Event()
-                with anyio.move_on_after(due - anyio.current_time()):
-                    await self._changed.wait()
-                continue
-            try:
-                await self._kernel.run(_send, self._take(anyio.current_time()))
-            except KernelError:
-                _logger.warning("addresses could not be announced", exc_info=True)
+                self._wanted = anyio.Event()
+                await self._wanted.wait()
+            await anyio.sleep(GATHER)
+            if frames := self._take(anyio.current_time()):
+                try:
+                    await self._kernel.run(_send, frames)
+                except KernelError:
+                    _logger.warning("addresses could not be announced", exc_info=True)
 
     def _schedule(self, when: float, announcement: _Announcement) -> None:
         heapq.heappush(self._queue, (when, next(self._order), announcement))

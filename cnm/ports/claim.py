@@ -10,6 +10,7 @@ from socket import socket
 from typing import TypeAlias
 
 from ..errors import UnavailableError
+from ..linux import sysctl
 from ..types import IPAddress, PortBinding, Proto
 from .ephemeral import Ephemeral, Pool, read_pool
 from .holding import Holding
@@ -62,6 +63,7 @@ class Claim:
     :param holding: the sockets of those; new ones are put to them
     :param preferred: bindings of former times, whose ports are tried first
     :param busy: ports that are not chosen where any will do
+    :param setting: reads a setting of the kernel
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Claim:
         holding: Holding,
         preferred: Iterable[PortBinding] = (),
         busy: Collection[tuple[Proto, int]] = (),
+        setting: Callable[[str], str] = sysctl.read,
     ) -> None:
         self._registry = registry
         self._owner = owner
@@ -86,6 +89,7 @@ class Claim:
                 key = (it.container_port, it.proto)
                 self._preferred.setdefault(key, {})[it.host_port] = None
         self._busy = busy
+        self._setting = setting
         self._claimed = Ledger()
         self._fresh = Holding(parks=holding.parks)
         self._new: list[HostPort] = []
@@ -173,7 +177,7 @@ class Claim:
 
     def _ephemeral_pool(self) -> Pool:
         if self._pool is None:
-            self._pool = read_pool()
+            self._pool = read_pool(self._setting)
         return self._pool
 
     def _try(self, group: PortGroup, port: int, refusals: Refusals) -> bool:

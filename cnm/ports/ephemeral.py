@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..linux import sysctl
-
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from ..types import Proto
 
@@ -27,14 +25,15 @@ class Pool:
     reserved: frozenset[int] = frozenset()
 
 
-def read_pool() -> Pool:
+def read_pool(setting: Callable[[str], str]) -> Pool:
     """Plan: read the settings of the network namespace.
 
+    :param setting: reads one
     :raises KernelError: if there are none
     """
-    first, last = map(int, sysctl.read("net.ipv4.ip_local_port_range").split())
+    first, last = map(int, setting("net.ipv4.ip_local_port_range").split())
     reserved: set[int] = set()
-    for part in sysctl.read("net.ipv4.ip_local_reserved_ports").split(","):
+    for part in setting("net.ipv4.ip_local_reserved_ports").split(","):
         if part:
             start, _, end = part.partition("-")
             reserved.update(range(int(start), int(end or start) + 1))

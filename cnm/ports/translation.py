@@ -85,6 +85,7 @@ class Translation:
                 holding=holding,
                 preferred=endpoint.ports,
                 busy=busy,
+                setting=sockets.setting,
             )
             try:
                 bound = claim.take(groups(publication, host))
