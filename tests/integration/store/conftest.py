@@ -9,9 +9,9 @@ import pytest
 
 from cnm import Controller
 from cnm.lifecycle import remove_table
+from tests.integration.system_calls import Faults
 
 from .disk import Disk, mounted
-from .faults import Faults
 
 
 @pytest.fixture

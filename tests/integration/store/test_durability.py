@@ -14,9 +14,9 @@ import pytest
 import cnm
 from cnm import SQLiteStore, StoreError
 from cnm.store import Delete, Put
+from tests.integration.system_calls import Faults
 
 from .conftest import forget_table
-from .faults import Faults
 
 
 async def test_only_durable_transactions_wait_for_the_disk(

@@ -16,9 +16,9 @@ import pytest
 
 from cnm import SQLiteStore, StoreError
 from cnm.store import Delete, Put
+from tests.integration.system_calls import Faults
 
 from .disk import Disk, mounted
-from .faults import Faults
 
 FULL = "the disk is full, or a quota is used up: make room in"
 NOBODY = 65534

@@ -11,8 +11,7 @@ import pytest
 
 from cnm import SQLiteStore, StoreError
 from cnm.store import Put
-
-from .faults import Faults
+from tests.integration.system_calls import Faults
 
 SHORT = 0.2
 NO_ANSWER = r"the disk has not answered within 0\.2 seconds; what was asked for"

@@ -1,8 +1,9 @@
-"""A disk that fails, or hangs, at the system calls of one thread.
+"""System calls of one thread that are counted, fail, or hang.
 
-A seccomp filter hands chosen system calls of the thread that has the store's file to
-the test (seccomp_unotify(2)): each then blocks in the kernel until the test lets it go
-on, or fails it. The filter goes when the thread ends.
+A seccomp filter hands chosen system calls of a thread to the test (seccomp_unotify(2)):
+each then blocks in the kernel until the test lets it go on, or fails it. The filter
+goes when the thread ends. Python has to let go of its lock during the calls: for those
+named here it does.
 """
 
 from __future__ import annotations
@@ -20,17 +21,35 @@ from typing import Self
 from cnm import SQLiteStore
 
 X86, ARM = 0, 1
-#: Numbers of the system calls with which SQLite writes.
+#: Numbers of system calls.
 _CALLS = {
+    # with which SQLite writes, and reads
     "pwrite64": (18, 68),
     "fdatasync": (75, 83),
     "fsync": (74, 82),
     "ftruncate": (77, 46),
     "pread64": (17, 67),
+    # with which a plan works
+    "bind": (49, 200),
+    "close": (3, 57),
+    "listen": (50, 201),
+    "mkdir": (83, 34),
+    "mount": (165, 40),
+    "openat": (257, 56),
+    "read": (0, 63),
+    "rmdir": (84, 35),
+    "sendto": (44, 206),
+    "setns": (308, 268),
+    "socket": (41, 198),
+    "umount2": (166, 39),
+    "unlink": (87, 35),
+    "unshare": (272, 97),
+    "write": (1, 64),
 }
 _SECCOMP = (317, 277)
 _MACHINE = ARM if platform.machine() == "aarch64" else X86
 WRITING = ("pwrite64", "fdatasync", "fsync", "ftruncate")
+PLANNING = tuple(name for name in _CALLS if name not in WRITING[1:])
 
 # include/uapi/linux/seccomp.h
 SECCOMP_SET_MODE_FILTER = 1
@@ -62,8 +81,9 @@ def _go_on(identity: int) -> bytes:
 
 
 class Faults:
-    """What becomes of the system calls with which a store's thread writes.
+    """What becomes of the system calls with which a thread works.
 
+    :ivar counts: whether calls are counted at present
     :ivar fail: the error numbers with which calls fail, by name
     :ivar skip: how many of them succeed before
     :ivar times: how many of them fail then; None for all
@@ -75,20 +95,25 @@ class Faults:
         self.skip = 0
         self.times: int | None = None
         self.calls: Counter[str] = Counter()
+        self.counts = True
         self._hanging = threading.Event()
         self._going_on = threading.Event()
         self._going_on.set()
         self._names = {_CALLS[name][_MACHINE]: name for name in calls or WRITING}
         self._listener = -1
+        self._filtered = threading.Event()
         self._supervisor = threading.Thread(target=self._supervise)
 
     async def install(self, store: SQLiteStore) -> Self:
         """Watch the thread of an open store from now on."""
         assert store._thread is not None
-        await store._thread.do(lambda attempt: self._listen())
-        # threads that the filtered one started would be filtered, too
-        self._supervisor.start()
+        self.start()
+        await store._thread.do(lambda attempt: self.filter_thread())
         return self
+
+    def start(self) -> None:
+        """Be ready to let calls go on; in a thread that is not filtered itself."""
+        self._supervisor.start()
 
     def hang(self) -> None:
         """Have the next call, and all after it, block in the kernel."""
@@ -118,7 +143,8 @@ class Faults:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _listen(self) -> None:
+    def filter_thread(self) -> None:
+        """Filter the calling thread, and those that it starts."""
         program = ctypes.create_string_buffer(_filter(list(self._names)))
         count = (len(program) - 1) // 8
         header = struct.pack("=H6xQ", count, ctypes.addressof(program))
@@ -130,8 +156,10 @@ class Faults:
             header,
         )
         assert self._listener >= 0, os.strerror(ctypes.get_errno())
+        self._filtered.set()
 
     def _supervise(self) -> None:
+        self._filtered.wait()
         poll = select.poll()
         poll.register(self._listener, select.POLLIN)
         while not poll.poll()[0][1] & select.POLLHUP:
@@ -142,7 +170,7 @@ class Faults:
             fcntl.ioctl(self._listener, SECCOMP_IOCTL_NOTIF_SEND, answer)
 
     def _answer(self, identity: int, name: str) -> bytes:
-        self.calls[name] += 1
+        self.calls[name] += self.counts
         if not self._going_on.is_set():
             self._hanging.set()
             self._going_on.wait(30)
