@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, ip_network
 from typing import Any
 
 import anyio
@@ -108,6 +108,50 @@ async def test_ports_and_interfaces(passive: Controller) -> None:
             route.call(delete_link(index_of(veth)))
         await mends(controller, "its interface eth0 is gone")
         await works(one, two)
+
+
+async def test_lines_to_the_host(passive: Controller) -> None:
+    async with passive as controller:
+        network = await controller.create_network(
+            "lines", "ptp", subnets=[SUBNET, "fd00:9::/64"]
+        )
+        one = await controller.create_sandbox("one")
+        two = await controller.create_sandbox("two")
+        for box in (one, two):
+            await network.connect(box)
+        name = f"ptp{network.endpoint('one').id[:12]}"
+        index = index_of(name)
+        for damage, problem in (
+            (set_link(index, up=False), f"{name} is down"),
+            (
+                delete_address(index, IPv4Interface("10.9.0.1/32")),
+                f"{name} lacks 10.9.0.1",
+            ),
+            (
+                delete_route(ip_network("fd00:9::2"), index=index),
+                f"the host has no route to fd00:9::2 by {name}",
+            ),
+        ):
+            with NetlinkSocket() as route:
+                route.call(damage)
+            await mends(controller, problem)
+            async with serving(one, two):
+                assert await tcp(one, "10.9.0.3") == "10.9.0.2"
+                assert await tcp(two, "fd00:9::2") == "fd00:9::3"
+
+
+async def test_a_line_is_missed_at_once() -> None:
+    async with Controller() as controller:
+        network = await controller.create_network("lines", "ptp")
+        endpoint = await network.connect(await controller.create_sandbox("one"))
+        name = f"ptp{endpoint.id[:12]}"
+        async with controller.subscribe(cnm.DamageFound) as events:
+            with NetlinkSocket() as route:
+                route.call(set_link(index_of(name), up=False))
+            with anyio.fail_after(10):
+                event = await anext(events)
+        (found,) = event.differences
+        assert (found.problem, found.mended) == (f"{name} is down", True)
 
 
 async def test_inside_of_a_sandbox(passive: Controller) -> None:
