@@ -5,12 +5,17 @@ ports in :mod:`cnm.ports`.
 """
 
 from .errors import (
+    AddressInUse,
     CNMError,
     ConflictError,
     ForbiddenError,
     InvalidError,
     KernelError,
     NetlinkError,
+    NoAvailableAddress,
+    NoAvailablePool,
+    PoolNotFound,
+    PoolOverlap,
     UnavailableError,
 )
 from .events import (
@@ -126,4 +131,9 @@ __all__ = [
     "hookimpl",
     "option",
     "parse_options",
+    "AddressInUse",
+    "NoAvailableAddress",
+    "NoAvailablePool",
+    "PoolNotFound",
+    "PoolOverlap",
 ]

@@ -17,7 +17,7 @@ from ...events import (
 from ...hookspecs import IPAMDriver
 from ...plugins import Driver
 from ...types import Address, IPAddress, IPNetwork, Pool
-from .report import ConformanceError, Violation
+from .report import ConformanceError, Violation, violation
 
 Found = AsyncIterator[str]
 SUBNETS: tuple[IPNetwork, ...] = (
@@ -169,8 +169,7 @@ async def check_ipam_driver(
         except Exception as exc:
             problems = [f"{type(exc).__name__}: {exc}"]
         violations += [
-            Violation(rule=name, problem=problem, advice=advice)
-            for problem in dict.fromkeys(problems)
+            violation(name, problem, advice) for problem in dict.fromkeys(problems)
         ]
     if violations:
         raise ConformanceError(violations)
