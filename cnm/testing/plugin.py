@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(
 ) -> None:
     """Add a test of each driver that is named, for each backend there is."""
     for option, (kind, check) in _CHECKS.items():
-        for name in config.getoption(option):
+        for name in config.getoption(option) or ():
             entries = entry_points(group=GROUPS[kind], name=name)
             if not entries:
                 raise pytest.UsageError(f"{option}: no driver {name!r} is installed")
@@ -77,11 +77,13 @@ class _Check(pytest.Item):
         """Check the driver."""
         self._work()
 
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException]) -> Any:
+    def repr_failure(
+        self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None
+    ) -> Any:
         """Say what the driver's author is to do, and nothing else."""
         if isinstance(excinfo.value, ConformanceError):
             return str(excinfo.value)
-        return super().repr_failure(excinfo)
+        return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, None, str]:
         """Tell the name under which it is reported."""
