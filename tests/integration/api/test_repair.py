@@ -5,17 +5,19 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Interface, ip_network
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
 import cnm
-from cnm import Controller
+from cnm import Controller, SQLiteStore
 from cnm.linux import (
     NETLINK_NETFILTER,
     NetlinkSocket,
     Sockets,
+    add_bridge,
     delete_address,
     delete_link,
     delete_route,
@@ -27,6 +29,7 @@ from cnm.linux import (
 from cnm.linux.nftables import Batch, commit, list_chains_of_all, list_rules_of
 
 from ...conftest import host_links
+from .test_restore import remove_all
 from .traffic import serving, tcp
 
 SUBNET = "10.9.0.0/24"
@@ -288,6 +291,32 @@ async def test_rules_are_missed_at_once() -> None:
             assert found.problem == "set any4 has 0 elements in place of 1"
             assert found.mended
             await works(one, two)
+
+
+async def test_a_network_that_could_not_be_restored(tmp_path: Path) -> None:
+    path = tmp_path / "cnm.db"
+    async with Controller(store=SQLiteStore(path)) as controller:
+        await built(controller)
+    with NetlinkSocket() as route:
+        route.call(delete_link(index_of("br0")))
+        route.call(add_bridge("br0"))
+    async with Controller(store=SQLiteStore(path), on_damage="report") as controller:
+        network = controller.network("front")
+        assert network.fault == "link 'br0' belongs to somebody else"
+        for _ in range(2):
+            assert [it.error for it in await controller.repair()] == [network.fault]
+        with NetlinkSocket() as route:
+            route.call(delete_link(index_of("br0")))
+        (mended,) = await controller.repair()
+        assert (mended.mended, network.fault) == (True, "")
+        assert await controller.check() == ()
+        one, two = controller.sandbox("one"), controller.sandbox("two")
+        await works(one, two)
+        assert network.endpoint("one").ports == one.ports != ()
+        with pytest.raises(cnm.AddressInUse):
+            await network.create_endpoint("more", address="10.9.0.2")
+        await network.connect(await controller.create_sandbox("three"))
+    await remove_all(path)
 
 
 async def test_it_is_only_reported(passive: Controller) -> None:
