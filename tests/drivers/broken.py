@@ -314,6 +314,23 @@ class ReleasesForAnybody(DefaultIPAM):
                 await super().cnm_address_released(replace(event, owner=owner))
 
 
+class KnowsItsPoolsOnly(DefaultIPAM):
+    def __init__(self) -> None:
+        super().__init__()
+        self.known: set[str] = set()
+
+    @hookimpl
+    async def cnm_pool_requested(self, event: PoolRequested) -> Pool:
+        pool = await super().cnm_pool_requested(event)
+        self.known.add(pool.id)
+        return pool
+
+    @hookimpl
+    async def cnm_pool_released(self, event: PoolReleased) -> None:
+        assert event.pool_id in self.known, "what pool?"
+        await super().cnm_pool_released(event)
+
+
 class RunsOver(DefaultIPAM):
     @hookimpl
     async def cnm_address_requested(self, event: AddressRequested) -> Address:
@@ -334,6 +351,7 @@ IPAM: list[tuple[Callable[[], IPAMDriver], str, str]] = [
     (KeepsItsPools, "life", "take it back"),
     (GivesTwice, "once", "different given"),
     (ReleasesOnce, "undo twice", "released twice"),
+    (KnowsItsPoolsOnly, "undo twice", "what pool?"),
     (ReleasesForAnybody, "owners", "was released by another"),
     (NumbersItsPools, "restart", "is called"),
     (RunsOver, "full", "list index out of range"),
