@@ -75,6 +75,7 @@ from .types import (
 
 __all__ = [
     "Address",
+    "AddressInUse",
     "AddressPool",
     "AddressReleased",
     "AddressRequested",
@@ -113,10 +114,14 @@ __all__ = [
     "NetworkRequested",
     "NetworkRestored",
     "NetworkState",
+    "NoAvailableAddress",
+    "NoAvailablePool",
     "NoOptions",
     "Observer",
     "Pool",
     "PoolInspected",
+    "PoolNotFound",
+    "PoolOverlap",
     "PoolReleased",
     "PoolRequested",
     "PoolStatus",
@@ -131,9 +136,4 @@ __all__ = [
     "hookimpl",
     "option",
     "parse_options",
-    "AddressInUse",
-    "NoAvailableAddress",
-    "NoAvailablePool",
-    "PoolNotFound",
-    "PoolOverlap",
 ]
