@@ -5,12 +5,17 @@ ports in :mod:`cnm.ports`.
 """
 
 from .errors import (
+    AddressInUse,
     CNMError,
     ConflictError,
     ForbiddenError,
     InvalidError,
     KernelError,
     NetlinkError,
+    NoAvailableAddress,
+    NoAvailablePool,
+    PoolNotFound,
+    PoolOverlap,
     UnavailableError,
 )
 from .events import (
@@ -70,6 +75,7 @@ from .types import (
 
 __all__ = [
     "Address",
+    "AddressInUse",
     "AddressPool",
     "AddressReleased",
     "AddressRequested",
@@ -108,10 +114,14 @@ __all__ = [
     "NetworkRequested",
     "NetworkRestored",
     "NetworkState",
+    "NoAvailableAddress",
+    "NoAvailablePool",
     "NoOptions",
     "Observer",
     "Pool",
     "PoolInspected",
+    "PoolNotFound",
+    "PoolOverlap",
     "PoolReleased",
     "PoolRequested",
     "PoolStatus",

@@ -100,8 +100,8 @@ async def _take_up(services: Services, network: Network) -> None:
     async with network.lock:
         if network.deleting:
             raise NetworkNotFound(network.name)
-        driver = network.handler
-        if network.fault:
+        driver, fault = network.handler, network.fault
+        if fault:
             driver = await _reserve_again(services, network)
         if driver is None:
             return
@@ -113,7 +113,10 @@ async def _take_up(services: Services, network: Network) -> None:
         network.recovered(driver)
         for endpoint in network.endpoints:
             endpoint.recovered(driver)
-            await publishing.again(services, endpoint)
+            if not fault:
+                await publishing.again(services, endpoint)
+        if fault:
+            await _publish(services, network)
     services.bus.publish(NetworkRestored(network=network.info))
 
 
@@ -130,6 +133,15 @@ async def _reserve_again(services: Services, network: Network) -> Driver:
     for endpoint in network.endpoints:
         await allocation.restore_addresses(ipam, endpoint.info)
     return driver
+
+
+async def _publish(services: Services, network: Network) -> None:
+    """Publish what the start could not, of all sandboxes in a network."""
+    joined = dict.fromkeys(endpoint.sandbox for endpoint in network.endpoints)
+    for sandbox in filter(None, joined):
+        async with sandbox.lock:
+            members = sandbox.members()
+            await publishing.restore(services, sandbox.info, members, Findings())
 
 
 async def _repair_sandbox(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from cnm.driver import (
     JSON,
     Capability,
+    Difference,
     DriverLoaded,
     EndpointCreated,
     EndpointInfo,
@@ -19,6 +20,7 @@ from cnm.driver import (
     InvalidError,
     JoinInfo,
     LeaveInfo,
+    NetworkChecked,
     NetworkCreated,
     NetworkDriver,
     NetworkInfo,
@@ -32,7 +34,7 @@ from cnm.driver import (
 )
 from cnm.options import integer
 
-from .line import Line, name_of, open_network, take_up
+from .line import Line, look, name_of, open_network, take_up
 
 __all__ = ["PTPDriver"]
 
@@ -82,9 +84,22 @@ class PTPDriver(NetworkDriver):
 
     @hookimpl
     async def cnm_network_restored(self, event: NetworkRestored) -> None:
-        """Tell the firewall of the lines that are still there."""
+        """Tell the firewall of the lines that are still there, and mend them."""
         await self._kernel.run(open_network, self._firewall, event.network)
-        await self._kernel.run(take_up, self._firewall, self._mark)
+        lines = [self._line(endpoint) for endpoint in event.endpoints]
+        await self._kernel.run(take_up, self._firewall, self._mark, lines)
+
+    @hookimpl
+    async def cnm_network_checked(
+        self, event: NetworkChecked
+    ) -> tuple[Difference, ...]:
+        """Look at the host's ends of the lines."""
+        host = await self._kernel.run(look)
+        return tuple(
+            Difference(subject=endpoint, problem=problem)
+            for endpoint in event.endpoints
+            if (problem := self._line(endpoint).problem(host))
+        )
 
     @hookimpl
     async def cnm_endpoint_created(self, event: EndpointCreated) -> EndpointState:

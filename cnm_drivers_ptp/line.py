@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cnm.driver import (
     EndpointInfo,
     IPAddress,
     IPInterface,
+    IPNetwork,
     KernelError,
     NetlinkError,
     NetworkInfo,
@@ -19,15 +21,21 @@ from cnm.firewall import Element, Firewall, NetworkRules, open_forwarding
 from cnm.linux import (
     BRIDGE_GROUP,
     REAP_GROUP,
+    Link,
     Placement,
+    Request,
     Sockets,
     add_address,
     add_route,
     add_veth,
     choose_index,
+    dump_addresses,
     dump_links,
+    dump_routes,
     get_link,
+    parse_address,
     parse_link,
+    parse_route,
     set_link,
     sysctl,
 )
@@ -40,6 +48,15 @@ LINK_LOCAL = ipaddress.ip_interface("fe80::1/64")
 def name_of(endpoint: EndpointInfo) -> str:
     """Return the name of the host's end; the kernel allows 15 characters."""
     return PREFIX + endpoint.id[:12]
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What the host has: links by name; addresses and routes with their links."""
+
+    links: Mapping[str, Link]
+    addresses: frozenset[tuple[int, IPAddress]]
+    routes: frozenset[tuple[int, IPNetwork]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,6 +115,11 @@ class Line:
             )
         )
         _ignore_advertisements(self.name)
+        route.call(*self._settings(index))
+        self.firewall.update(placement.sockets, add=rules(self.name))
+
+    def _settings(self, index: int) -> list[Request]:
+        """Return what makes a link the host's end."""
         requests = [
             set_link(index, alias=self.mark, address_generation="none", up=True)
         ]
@@ -105,9 +127,36 @@ class Line:
             requests.append(add_address(index, ipaddress.ip_interface(gateway)))
             if gateway.version == 6:
                 requests.append(add_address(index, LINK_LOCAL))
-            requests.append(add_route(ipaddress.ip_network(address.ip), index=index))
-        route.call(*requests)
-        self.firewall.update(placement.sockets, add=rules(self.name))
+            destination = ipaddress.ip_network(address.ip)
+            requests.append(add_route(destination, index=index))
+        return requests
+
+    def problem(self, host: Host) -> str:
+        """Say what is wrong with the host's end; ``""`` if it is right, or gone.
+
+        If it is gone, so is the end in the sandbox.
+        """
+        link = host.links.get(self.name)
+        if link is None or link.alias != self.mark:
+            return ""
+        if not link.up:
+            return f"{self.name} is down"
+        for gateway, address in self.ends:
+            if (link.index, gateway) not in host.addresses:
+                return f"{self.name} lacks {gateway}"
+            if (link.index, ipaddress.ip_network(address.ip)) not in host.routes:
+                return f"the host has no route to {address.ip} by {self.name}"
+        return ""
+
+    def mend(self, sockets: Sockets, host: Host) -> None:
+        """Plan: give the host's end what it has lost."""
+        if not self.problem(host):
+            return
+        try:
+            sockets.route.call(*self._settings(host.links[self.name].index))
+        except NetlinkError as exc:
+            if any(each.errno != errno.EEXIST for each in (exc, *exc.others)):
+                raise
 
     def unplug(self, sockets: Sockets) -> None:
         """Plan: take the line down; the reaper deletes it. No error if it is gone.
@@ -144,12 +193,32 @@ def open_network(sockets: Sockets, firewall: Firewall, network: NetworkInfo) -> 
         open_forwarding(sockets, firewall, version)
 
 
-def take_up(sockets: Sockets, firewall: Firewall, mark: str) -> None:
-    """Plan: tell the firewall of the lines that a controller has left behind."""
-    for message in sockets.route.dump(dump_links()):
-        link = parse_link(message)
+def look(sockets: Sockets) -> Host:
+    """Plan: find out what the host has."""
+    route = sockets.route
+    links = map(parse_link, route.dump(dump_links()))
+    addresses = map(parse_address, route.dump(dump_addresses()))
+    routes = [parse_route(it) for n in (4, 6) for it in route.dump(dump_routes(n))]
+    return Host(
+        {link.name: link for link in links},
+        frozenset((it.index, it.interface.ip) for it in addresses),
+        frozenset((it.index, it.destination) for it in routes),
+    )
+
+
+def take_up(
+    sockets: Sockets, firewall: Firewall, mark: str, lines: Sequence[Line]
+) -> None:
+    """Plan: tell the firewall of the lines that a controller has left behind.
+
+    :param lines: those that are in use; they are given what they have lost
+    """
+    host = look(sockets)
+    for link in host.links.values():
         if link.name.startswith(PREFIX) and link.alias.startswith(f"{mark}:"):
             firewall.update(sockets, add=rules(link.name))
+    for line in lines:
+        line.mend(sockets, host)
 
 
 def _ignore_advertisements(name: str) -> None:

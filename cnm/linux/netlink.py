@@ -200,7 +200,7 @@ class NetlinkSocket:
     def keep(self, program: bytes) -> None:
         """Have the kernel keep back the multicast messages that a filter leaves.
 
-        :param program: see :mod:`cnm.linux.filters`
+        :param program: as :mod:`!cnm.linux.filters` makes them
         """
         code = ctypes.create_string_buffer(program)
         # struct sock_fprog: how many instructions of 8 bytes, and where they are

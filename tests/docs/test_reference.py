@@ -12,7 +12,7 @@ from typing import get_type_hints
 import pytest
 
 from cnm import events, hookspecs
-from cnm.events import Event
+from cnm.events import DriverEvent, Event
 
 from .pages import DOCS, directives
 
@@ -105,3 +105,13 @@ def test_the_table_is_right_about(event: type[Event]) -> None:
     assert class_name == f"`{event.__name__}`"
     assert heard_by
     assert returned == _returned(event)
+
+
+def test_the_contract_is_about_every_driver_event() -> None:
+    page = (DOCS / "drivers" / "reference.md").read_text(encoding="utf-8")
+    part = page.partition("## Event by event")[2].partition("\n## ")[0]
+    first = [line.split("|")[1] for line in part.splitlines() if line[:3] == "| `"]
+    named = [name.strip().strip("`") for cell in first for name in cell.split(",")]
+    assert sorted(named) == sorted(
+        event.name for event in _all_events() if issubclass(event, DriverEvent)
+    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -14,6 +16,7 @@ from cnm.driver import (
     Address,
     AddressReleased,
     AddressRequested,
+    CNMError,
     Difference,
     EndpointJoined,
     EndpointLeft,
@@ -28,6 +31,7 @@ from cnm.driver import (
     NetworkRequested,
     NetworkRestored,
     NetworkState,
+    NoAvailableAddress,
     NoOptions,
     Pool,
     PoolReleased,
@@ -296,8 +300,60 @@ class NumbersItsPools(DefaultIPAM):
         )
 
 
+class KeepsItsPools(DefaultIPAM):
+    @hookimpl
+    async def cnm_pool_released(self, event: PoolReleased) -> None:
+        """Give no subnet to anybody else, ever."""
+
+
+class ReleasesForAnybody(DefaultIPAM):
+    @hookimpl
+    async def cnm_address_released(self, event: AddressReleased) -> None:
+        for owner in ("a", "b", event.owner):
+            with suppress(CNMError):
+                await super().cnm_address_released(replace(event, owner=owner))
+
+
+class KnowsItsPoolsOnly(DefaultIPAM):
+    def __init__(self) -> None:
+        super().__init__()
+        self.known: set[str] = set()
+
+    @hookimpl
+    async def cnm_pool_requested(self, event: PoolRequested) -> Pool:
+        pool = await super().cnm_pool_requested(event)
+        self.known.add(pool.id)
+        return pool
+
+    @hookimpl
+    async def cnm_pool_released(self, event: PoolReleased) -> None:
+        assert event.pool_id in self.known, "what pool?"
+        await super().cnm_pool_released(event)
+
+
+class RunsOver(DefaultIPAM):
+    @hookimpl
+    async def cnm_address_requested(self, event: AddressRequested) -> Address:
+        try:
+            return await super().cnm_address_requested(event)
+        except NoAvailableAddress as exc:
+            raise IndexError("list index out of range") from exc
+
+
+class NeverGives(DefaultIPAM):
+    @hookimpl
+    async def cnm_address_requested(self, event: AddressRequested) -> Address:
+        await anyio.sleep_forever()
+        return await super().cnm_address_requested(event)
+
+
 IPAM: list[tuple[Callable[[], IPAMDriver], str, str]] = [
+    (KeepsItsPools, "life", "take it back"),
     (GivesTwice, "once", "different given"),
     (ReleasesOnce, "undo twice", "released twice"),
+    (KnowsItsPoolsOnly, "undo twice", "what pool?"),
+    (ReleasesForAnybody, "owners", "was released by another"),
     (NumbersItsPools, "restart", "is called"),
+    (RunsOver, "full", "list index out of range"),
+    (NeverGives, "deadline", "no answer after"),
 ]

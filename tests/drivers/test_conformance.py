@@ -106,5 +106,5 @@ async def test_a_broken_ipam_driver(
     driver: Callable[[], object], rule: str, words: str
 ) -> None:
     with pytest.raises(ConformanceError, match=words) as caught:
-        await check_ipam_driver(driver)
+        await check_ipam_driver(driver, timeout=1)
     assert rule in {it.rule for it in caught.value.violations}, caught.value

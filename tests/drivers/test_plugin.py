@@ -46,18 +46,58 @@ async def test_a_fake():
 """
 
 
-def test_its_fixtures(tmp_path: Path) -> None:
-    (tmp_path / "conftest.py").write_text(CONFTEST)
-    (tmp_path / "test_it.py").write_text(TESTS)
+ENTRY_POINTS = """
+[cnm.network_drivers]
+halved = tests.drivers.broken:LeavesTheBridge
+[cnm.ipam_drivers]
+twice = tests.drivers.broken:GivesTwice
+"""
+
+
+def run(folder: Path, *options: str) -> tuple[int, str]:
+    """Run pytest in a folder, whose packages are found; return what it says."""
     command = [sys.executable, "-W", "error", "-m", "pytest", "-q", "-p", "no:xdist"]
     done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        [*command, *options],
+        cwd=folder,
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{folder}{os.pathsep}{Path(__file__).parents[2]}",
+        },
         capture_output=True,
         text=True,
         timeout=100,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "6 passed" in done.stdout
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_its_fixtures(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(CONFTEST)
+    (tmp_path / "test_it.py").write_text(TESTS)
+    code, said = run(tmp_path)
+    assert code == 0, said
+    assert "6 passed" in said
+
+
+def test_drivers_that_are_installed(tmp_path: Path) -> None:
+    package = tmp_path / "broken-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Name: broken\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text(ENTRY_POINTS)
+    plugin = ["-p", "cnm.testing.plugin"]
+    code, said = run(tmp_path, *plugin, "--cnm-ipam-driver=default")
+    assert (code, "2 passed" in said) == (0, True), said
+    code, said = run(
+        tmp_path,
+        *plugin,
+        "--cnm-network-driver=halved",
+        "--cnm-ipam-driver=twice",
+    )
+    assert (code, "4 failed" in said) == (1, True), said
+    assert "left behind" in said
+    assert "-> have each undo handler remove what its counterpart has made" in said
+    assert "-> an address has one owner; raise AddressInUse for another" in said
+    code, said = run(tmp_path, *plugin, "--cnm-network-driver=nix")
+    assert code == 4
+    assert "--cnm-network-driver: no driver 'nix' is installed" in said

@@ -26,7 +26,7 @@ from ...types import JSON
 from .. import faults
 from ..stepping import Stepped
 from .recording import recorded
-from .report import ConformanceError, Violation
+from .report import ConformanceError, Violation, violation
 from .subject import NAME, Subject, clear, left_behind, settled
 
 Found = AsyncIterator[str]
@@ -361,7 +361,7 @@ async def check_network_driver(
         problems = await _within(found)
         # what goes wrong at once goes wrong again and again
         violations += [
-            _violation(name, problem, advice) for problem in dict.fromkeys(problems[:5])
+            violation(name, problem, advice) for problem in dict.fromkeys(problems[:5])
         ]
         if name == "life" and violations:
             break  # nothing else makes sense then
@@ -378,12 +378,3 @@ async def _within(work: Callable[[], Awaitable[list[str]]]) -> list[str]:
         return await work()
     except Exception as exc:
         return [f"{type(exc).__name__}: {exc}"]
-
-
-def _violation(rule: str, problem: str, advice: str) -> Violation:
-    if "no answer after" in problem or "has not ended within" in problem:
-        advice = (
-            "handlers and plans have a deadline: give what you wait for a shorter one"
-        )
-        rule = "deadline"
-    return Violation(rule=rule, problem=problem, advice=advice)

@@ -23,6 +23,16 @@ class Violation:
         return f"{self.rule}: {self.problem}\n    -> {self.advice}"
 
 
+def violation(rule: str, problem: str, advice: str) -> Violation:
+    """Return a violation; what takes too long breaks the same rule everywhere."""
+    if "no answer after" in problem or "has not ended within" in problem:
+        advice = (
+            "handlers and plans have a deadline: give what you wait for a shorter one"
+        )
+        rule = "deadline"
+    return Violation(rule=rule, problem=problem, advice=advice)
+
+
 class ConformanceError(AssertionError):
     """A driver does not keep to the contract.
 

@@ -17,9 +17,12 @@ import pytest
 
 import cnm
 from cnm import Controller, SQLiteStore
+from cnm.lifecycle import remove_table
+from cnm.linux import NetlinkSocket, add_bridge, add_veth, delete_link, set_link
 
 from ...conftest import host_links
 from .test_restore import remove_all
+from .traffic import serving, tcp
 
 
 @pytest.fixture
@@ -52,6 +55,49 @@ async def test_what_is_not_live_is_removed(controller: Controller) -> None:
     assert await controller.gc(boxes[:3]) == ()
     assert len(await controller.gc([])) == 3
     assert (controller.sandboxes, front.endpoints) == ((), ())
+
+
+async def test_what_others_have_is_left_alone(tmp_path: Path) -> None:
+    """What is ours is known by its mark, and not by what it is called."""
+    path = tmp_path / "other.db"
+    async with Controller("other", store=SQLiteStore(path)) as other:
+        theirs = await other.create_network("front", subnets=["10.8.0.0/24"])
+        one = await other.create_sandbox("one")
+        await theirs.connect(one, ports=["9000:80"])
+        await theirs.connect(await other.create_sandbox("two"))
+    aliases = {
+        "br-0123456789ab": "",
+        "br-0123456789ac": f"cnm:cnm2:{'1' * 64}",
+        "br-0123456789ad": f"cnm:{'1' * 64}",
+    }
+    with NetlinkSocket() as route:
+        for name, alias in aliases.items():
+            route.call(add_bridge(name), set_link(name=name, alias=alias))
+        route.call(add_veth("veth0123456789a", "cnm1234"))
+        before = host_links()
+        async with Controller(store=SQLiteStore(tmp_path / "cnm.db")) as controller:
+            assert controller.restored.entries == ()
+            front = await controller.create_network("front", subnets=["10.9.0.0/24"])
+            await front.connect(await controller.create_sandbox("one"))
+            assert await controller.check() == await controller.repair() == ()
+            assert len(await controller.gc([])) == 1
+            await front.delete(force=True)
+        assert host_links() == before
+        for name in (*aliases, "cnm1234"):
+            route.call(delete_link(name=name))
+    async with Controller("other", store=SQLiteStore(path)) as other:
+        assert set(other.restored.counts) == {"kept"}
+        assert await other.check() == ()
+        one, two = other.sandboxes
+        async with serving(one, two):
+            assert await tcp(one, "10.8.0.3") == "10.8.0.2"
+            async with await anyio.connect_tcp("127.0.0.1", 9000) as stream:
+                assert await stream.receive()
+        await other.gc([])
+        await other.network("front").delete()
+        await other._services.kernel.run(remove_table, other._services)
+    async with Controller(store=SQLiteStore(tmp_path / "cnm.db")) as controller:
+        await controller._services.kernel.run(remove_table, controller._services)
 
 
 async def test_nothing_is_removed_if_one_does_not_exist(

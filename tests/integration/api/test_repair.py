@@ -4,18 +4,20 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, ip_network
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
 import cnm
-from cnm import Controller
+from cnm import Controller, SQLiteStore
 from cnm.linux import (
     NETLINK_NETFILTER,
     NetlinkSocket,
     Sockets,
+    add_bridge,
     delete_address,
     delete_link,
     delete_route,
@@ -27,6 +29,7 @@ from cnm.linux import (
 from cnm.linux.nftables import Batch, commit, list_chains_of_all, list_rules_of
 
 from ...conftest import host_links
+from .test_restore import remove_all
 from .traffic import serving, tcp
 
 SUBNET = "10.9.0.0/24"
@@ -108,6 +111,50 @@ async def test_ports_and_interfaces(passive: Controller) -> None:
             route.call(delete_link(index_of(veth)))
         await mends(controller, "its interface eth0 is gone")
         await works(one, two)
+
+
+async def test_lines_to_the_host(passive: Controller) -> None:
+    async with passive as controller:
+        network = await controller.create_network(
+            "lines", "ptp", subnets=[SUBNET, "fd00:9::/64"]
+        )
+        one = await controller.create_sandbox("one")
+        two = await controller.create_sandbox("two")
+        for box in (one, two):
+            await network.connect(box)
+        name = f"ptp{network.endpoint('one').id[:12]}"
+        index = index_of(name)
+        for damage, problem in (
+            (set_link(index, up=False), f"{name} is down"),
+            (
+                delete_address(index, IPv4Interface("10.9.0.1/32")),
+                f"{name} lacks 10.9.0.1",
+            ),
+            (
+                delete_route(ip_network("fd00:9::2"), index=index),
+                f"the host has no route to fd00:9::2 by {name}",
+            ),
+        ):
+            with NetlinkSocket() as route:
+                route.call(damage)
+            await mends(controller, problem)
+            async with serving(one, two):
+                assert await tcp(one, "10.9.0.3") == "10.9.0.2"
+                assert await tcp(two, "fd00:9::2") == "fd00:9::3"
+
+
+async def test_a_line_is_missed_at_once() -> None:
+    async with Controller() as controller:
+        network = await controller.create_network("lines", "ptp")
+        endpoint = await network.connect(await controller.create_sandbox("one"))
+        name = f"ptp{endpoint.id[:12]}"
+        async with controller.subscribe(cnm.DamageFound) as events:
+            with NetlinkSocket() as route:
+                route.call(set_link(index_of(name), up=False))
+            with anyio.fail_after(10):
+                event = await anext(events)
+        (found,) = event.differences
+        assert (found.problem, found.mended) == (f"{name} is down", True)
 
 
 async def test_inside_of_a_sandbox(passive: Controller) -> None:
@@ -244,6 +291,32 @@ async def test_rules_are_missed_at_once() -> None:
             assert found.problem == "set any4 has 0 elements in place of 1"
             assert found.mended
             await works(one, two)
+
+
+async def test_a_network_that_could_not_be_restored(tmp_path: Path) -> None:
+    path = tmp_path / "cnm.db"
+    async with Controller(store=SQLiteStore(path)) as controller:
+        await built(controller)
+    with NetlinkSocket() as route:
+        route.call(delete_link(index_of("br0")))
+        route.call(add_bridge("br0"))
+    async with Controller(store=SQLiteStore(path), on_damage="report") as controller:
+        network = controller.network("front")
+        assert network.fault == "link 'br0' belongs to somebody else"
+        for _ in range(2):
+            assert [it.error for it in await controller.repair()] == [network.fault]
+        with NetlinkSocket() as route:
+            route.call(delete_link(index_of("br0")))
+        (mended,) = await controller.repair()
+        assert (mended.mended, network.fault) == (True, "")
+        assert await controller.check() == ()
+        one, two = controller.sandbox("one"), controller.sandbox("two")
+        await works(one, two)
+        assert network.endpoint("one").ports == one.ports != ()
+        with pytest.raises(cnm.AddressInUse):
+            await network.create_endpoint("more", address="10.9.0.2")
+        await network.connect(await controller.create_sandbox("three"))
+    await remove_all(path)
 
 
 async def test_it_is_only_reported(passive: Controller) -> None:

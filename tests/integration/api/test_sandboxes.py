@@ -17,7 +17,15 @@ import pytest
 
 import cnm
 from cnm import Controller
-from cnm.linux import dump_addresses, dump_links, dump_routes, sysctl
+from cnm.linux import (
+    dump_addresses,
+    dump_links,
+    dump_routes,
+    get_link,
+    parse_link,
+    set_link,
+    sysctl,
+)
 
 from ..lab import Namespace
 
@@ -29,6 +37,12 @@ def container() -> Iterator[Namespace]:
     """Somebody's network namespace."""
     with Namespace("container") as mine, Namespace("router") as router:
         router.connect(mine, "port", "192.0.2.2/24", interface="eth0")
+        index = parse_link(mine.route.call(get_link(name="eth0"))[0]).index
+        # a link-local address of the kernel's own would be on trial, and then not
+        mine.route.call(
+            set_link(index, up=False),
+            set_link(index, address_generation="none", up=True),
+        )
         yield mine
 
 

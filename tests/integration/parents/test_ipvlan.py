@@ -94,17 +94,19 @@ async def test_l3(controller: Controller, lan: Namespace, mode: str) -> None:
     network = await controller.create_network(
         "far",
         "ipvlan",
-        subnets=["10.7.0.0/24", "10.8.0.0/24"],
+        subnets=["10.7.0.0/24", "10.8.0.0/24", "fd00:7::/64", "fd00:8::/64"],
         options={"parent": PARENT, "ipvlan_mode": mode},
     )
     one = await controller.create_sandbox("one")
     two = await controller.create_sandbox("two")
-    await network.connect(one, address="10.7.0.5")
-    await network.connect(two, address="10.8.0.5")
-    routes = (await one.run(["ip", "route"])).stdout.decode()
-    assert "default dev eth0" in routes
+    await network.connect(one, address="10.7.0.5", address6="fd00:7::5")
+    await network.connect(two, address="10.8.0.5", address6="fd00:8::5")
+    for family in ("-4", "-6"):
+        routes = (await one.run(["ip", family, "route"])).stdout.decode()
+        assert "default dev eth0" in routes
     async with serving(two):
         assert await tcp(one, "10.8.0.5") == "10.7.0.5"
+        assert await tcp(one, "fd00:8::5") == "fd00:7::5"
     with pytest.raises(cnm.InvalidError, match="the default route needs none"):
         await controller.create_network(
             "other",

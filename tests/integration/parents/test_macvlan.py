@@ -21,6 +21,7 @@ from cnm.linux import (
     parse_link,
     set_link,
 )
+from tests.features import needs
 
 from ...conftest import host_links
 from ..api.traffic import addresses, blocked, pair, serving, tcp
@@ -88,14 +89,30 @@ async def test_a_gateway_only_if_it_is_given(
     other = await create(
         controller,
         "other",
-        subnets=["198.51.100.0/24"],
-        gateways=["198.51.100.1"],
+        subnets=["198.51.100.0/24", "2001:db8:3::/64"],
+        gateways=["198.51.100.1", "2001:db8:3::1"],
         aux_addresses={},
     )
     far = await controller.create_sandbox("far")
     await other.connect(far)
-    routes = await far.run(["ip", "route"])
-    assert "default via 198.51.100.1 dev eth0" in routes.stdout.decode()
+    for family, gateway in (("-4", "198.51.100.1"), ("-6", "2001:db8:3::1")):
+        routes = await far.run(["ip", family, "route"])
+        assert f"default via {gateway} dev eth0" in routes.stdout.decode()
+
+
+async def test_the_mtu_is_that_of_the_parent(
+    controller: Controller, lan: Namespace
+) -> None:
+    with NetlinkSocket() as route:
+        route.call(set_link(name=PARENT, mtu=1420))
+    for options, mtu in (({}, 1420), ({"mtu": 1300}, 1300)):
+        network = await create(controller, options=options)
+        box = await controller.create_sandbox("box")
+        await network.connect(box)
+        found = await box.run(["cat", "/sys/class/net/eth0/mtu"])
+        assert int(found.stdout) == mtu
+        await box.delete()
+        await network.delete()
 
 
 @pytest.mark.parametrize("mode", ["private", "vepa"])
@@ -109,6 +126,7 @@ async def test_modes_without_neighbours(
         assert await tcp(one, MACHINE[0])
 
 
+@needs("macvlan-source")
 async def test_source(controller: Controller, lan: Namespace) -> None:
     """What hears the machine only if its address is named."""
     with pytest.raises(cnm.InvalidError, match="'source' and source_macs need each"):
