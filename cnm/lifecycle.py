@@ -149,6 +149,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Services:
         table_name(settings.name),
         fwmark=settings.accept_fwmark,
         enabled=settings.firewall != "none",
+        use=monitor.disregard,
     )
     forgetter = Forgetter(kernel)
     proxy = Proxy(kernel, firewall) if settings.userland_proxy else None

@@ -315,18 +315,18 @@ class Network:
         async with self.lock:
             self.require()
             info = replace(self._info, services=change(self._info.services))
-            record = network_record(info, self._state)
-            await self._services.journal.write(
-                Put(NETWORK + self.id, record, durable=True)
-            )
+            await self._record(info, self._state)
             self._info = info
             self._services.names.serve(info)
+
+    async def _record(self, info: NetworkInfo, state: NetworkState) -> None:
+        record = network_record(info, state)
+        await self._services.journal.write(Put(NETWORK + self.id, record, durable=True))
 
     async def renew(self, state: NetworkState) -> None:
         """Note what the driver wants remembered now; the caller has the lock."""
         info = replace(self._info, driver_state=frozen(state.state))
-        record = network_record(info, state)
-        await self._services.journal.write(Put(NETWORK + self.id, record, durable=True))
+        await self._record(info, state)
         self._services.routes.regard(*self._state.links)
         self._services.routes.disregard(*state.links)
         self._info, self._state = info, state

@@ -10,8 +10,8 @@ from .sockets import undo_redirection
 from .statistics import NameStatistics
 
 __all__ = [
-    "FILES",
     "Answered",
+    "FILES",
     "Files",
     "NamePolicy",
     "NameStatistics",

@@ -13,7 +13,7 @@ from .completeness import missing
 from .ruleset import BRIDGES, add_ruleset
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from ..linux.netlink import NetlinkSocket
     from ..linux.nftables import Value
@@ -63,6 +63,7 @@ class Firewall:
     :param fwmark: mark and mask of packets that are let into networks from elsewhere
     :param enabled: whether there is a table at all; without one, the kernel is never
         touched, and changes are only taken down
+    :param use: is told the port of each netlink socket before it changes the table
     :ivar table: the table's name
     :ivar enabled: whether there is a table at all
     """
@@ -73,6 +74,7 @@ class Firewall:
         fwmark: tuple[int, int] | None = None,
         *,
         enabled: bool = True,
+        use: Callable[[int], object] = lambda port: None,
     ) -> None:
         self.table = table
         self.enabled = enabled
@@ -80,6 +82,7 @@ class Firewall:
         self._lock = threading.Lock()
         self._built = False
         self._elements: _Elements = {}
+        self._use = use
         self._ports: set[int] = set()
 
     def __contains__(self, element: Element) -> bool:
@@ -181,8 +184,13 @@ class Firewall:
         """Return whether the kernel has the table."""
         return self.enabled and self.table in tables(sockets)
 
+    def _note(self, port: int) -> None:
+        if port not in self._ports:
+            self._ports.add(port)
+            self._use(port)
+
     def _rebuild(self, sockets: NftSockets, elements: _Elements) -> None:
-        self._ports.add(sockets.nft.port)
+        self._note(sockets.nft.port)
         batch = Batch(self.table)
         batch.add_table()  # so that there is one to delete
         batch.delete_table()
@@ -198,7 +206,7 @@ class Firewall:
 
     def _commit_if_there(self, sockets: NftSockets, batch: Batch) -> bool:
         """Commit, and return False if what is to be changed does not exist."""
-        self._ports.add(sockets.nft.port)
+        self._note(sockets.nft.port)
         try:
             commit(sockets.nft, batch)
         except NetlinkError as exc:

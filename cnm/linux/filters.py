@@ -8,6 +8,7 @@ netlink has them in that of the host.
 from __future__ import annotations
 
 import struct
+from collections.abc import Collection
 from socket import htonl, htons
 from typing import NamedTuple
 
@@ -32,7 +33,8 @@ _EVERYTHING, _NOTHING = 0xFFFFFFFF, 0
 _FIND_ATTRIBUTE = 0xFFFFF000 + 12
 
 # where they are in a message: struct nlmsghdr, struct ifinfomsg
-_TYPE, _FAMILY, _FLAGS, _CHANGED = 4, HEADER.size, HEADER.size + 8, HEADER.size + 12
+_TYPE, _PORT = 4, 12
+_FAMILY, _FLAGS, _CHANGED = HEADER.size, HEADER.size + 8, HEADER.size + 12
 _ATTRIBUTES = HEADER.size + LINK.size
 # and in struct rtmsg; tables with numbers of more than a byte have another one here
 _TABLE = HEADER.size + 4
@@ -84,6 +86,14 @@ def lost_routes() -> bytes:
         _Step(_EQUAL, htons(RTM_DELROUTE), no="leave"),
         _Step(_LOAD_BYTE, _TABLE),
         _Step(_EQUAL, RT_TABLE_MAIN, no="leave"),
+    )
+
+
+def not_by(ports: Collection[int]) -> bytes:
+    """Return a filter for what others cause than some netlink sockets."""
+    return _assemble(
+        _Step(_LOAD_WORD, _PORT),
+        *(_Step(_EQUAL, htonl(port), yes="leave") for port in ports),
     )
 
 

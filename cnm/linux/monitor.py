@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import select
+import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeAlias
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 import anyio
 
 from ..errors import MissingFeature
-from .filters import damaged_links, lost_routes
+from .filters import damaged_links, lost_routes, not_by
 from .links import RTM_DELLINK, RTM_NEWLINK, RTNLGRP_LINK, parse_link
 from .netlink import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket
 from .nftables.batch import (
@@ -46,6 +47,8 @@ _NFNLGRP_NFTABLES = 7
 _AF_UNSPEC = 0
 #: All of these name their table in their first attribute.
 _DELETIONS = (NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_DELSET, NFT_MSG_DELSETELEM)
+#: Sockets that are disregarded, at most: the last ones.
+_DISREGARDED = 64
 _ROUTES = (RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE)
 
 
@@ -125,6 +128,9 @@ class Monitor:
     """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._disregarded: list[int] = []
+        self._tables_socket: NetlinkSocket | None = None
         self._deleted: list[str] = []
         self._changed: dict[str, int] = {}
         with ExitStack() as stack:
@@ -144,6 +150,8 @@ class Monitor:
                     socket.keep(program)
                 for group in groups:
                     socket.subscribe(group)
+                if protocol == NETLINK_NETFILTER:
+                    self._tables_socket = socket
                 self._ready.register(socket, select.EPOLLIN)
                 self._sockets.append(socket)
             self._resources = stack.pop_all()
@@ -158,6 +166,17 @@ class Monitor:
         tb: TracebackType | None,
     ) -> None:
         self.close()
+
+    def disregard(self, port: int) -> None:
+        """Hear no more of what is done to tables by way of a netlink socket.
+
+        For one's own sockets: what they do would wake up whoever watches. It may be
+        called from any thread.
+        """
+        with self._lock:
+            self._disregarded = [*self._disregarded[1 - _DISREGARDED :], port]
+            if self._tables_socket is not None:
+                self._tables_socket.keep(not_by(self._disregarded))
 
     def close(self) -> None:
         """Stop listening; nothing may be in :meth:`watch` any more."""

@@ -22,7 +22,7 @@ LEVELS = (
     ("events", "hookspecs", "records", "gateways", "directory", "dns"),
     ("plugins", "bus", "store", "ipam", "parents"),
     ("absent", "findings"),
-    ("allocation", "interfaces", "journal", "settings"),
+    ("allocation", "interfaces", "journal", "settings", "turns"),
     ("services", "service_records", "claim"),
     ("naming",),
     ("creation", "publishing", "joining", "leaving"),

@@ -160,6 +160,25 @@ async def test_a_link_that_moves_is_gone(host: Namespace, monitor: Monitor) -> N
         assert await changes(monitor, 1, cause) == [LinkGone(41, "v0", "")]
 
 
+async def test_own_changes_of_tables_wake_nobody(
+    host: Namespace, monitor: Monitor
+) -> None:
+    with Namespace("again", f"/proc/self/fd/{host.netns}") as other:
+        monitor.disregard(host.nft.port)
+        for port in range(1000, 1100):  # threads that are gone
+            monitor.disregard(port)
+        monitor.disregard(host.nft.port)
+
+        def cause() -> None:
+            ours = Firewall("cnm")
+            ours.rebuild(host)
+            ours.remove(host)
+            Firewall("theirs").rebuild(other)
+            Firewall("theirs").remove(other)
+
+        assert await changes(monitor, 1, cause) == [TableGone("theirs")]
+
+
 async def test_tables(host: Namespace, monitor: Monitor) -> None:
     ours, theirs = Firewall("cnm"), Firewall("theirs")
 
