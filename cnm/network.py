@@ -355,11 +355,10 @@ class Network:
                 return
             self._check_unused(force=force)
             self._deleting = True
-            failures: list[Exception] = []
             try:
                 with anyio.CancelScope(shield=True):
                     remove = leaving.remove_network
-                    failures += await remove(self._services, self, force=force)
+                    failures = await remove(self._services, self, force=force)
             except BaseException:
                 self._deleting = False
                 raise
