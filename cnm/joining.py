@@ -211,8 +211,12 @@ async def _attach(
         mark=f"{services.mark}:{info.id}",
         adopted=sandbox.adopted,
     )
-    candidate = replace(
-        candidate_of(info, None),
+    candidate = Candidate(
+        endpoint=info.id,
+        network=info.network.name,
+        index=0,
+        priority=info.gateway_priority,
+        internal=info.network.internal,
         gateway=join.gateway if info.address else None,
         gateway6=join.gateway6 if info.address6 else None,
         connected4=join.connected4 and info.address is not None,

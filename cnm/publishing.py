@@ -180,18 +180,24 @@ async def settle(
                 raise
             _logger.warning("ports of %r are not published: %s", member.info.name, exc)
             continue
+        rollback.push(_take_back, services, sandbox, endpoint, ports)
         info = replace(member.info, ports=ports)
-        rollback.push(
-            _tell,
-            services,
-            sandbox,
-            endpoint,
-            replace(endpoint.info, ports=ports),
-            endpoint.role,
-            endpoint.info.ports,
-        )
         done.append(_change(endpoint, sandbox, role, info))
     return tuple(done)
+
+
+async def _take_back(
+    services: Services,
+    sandbox: SandboxInfo,
+    endpoint: Endpoint,
+    ports: tuple[PortBinding, ...],
+) -> None:
+    """Have the driver publish what it did before.
+
+    :param ports: what it publishes at present
+    """
+    info, before = replace(endpoint.info, ports=ports), endpoint.info.ports
+    await _tell(services, sandbox, endpoint, info, endpoint.role, before)
 
 
 async def _tell(
@@ -211,7 +217,9 @@ async def _tell(
         await services.handle(endpoint.handler, gone)
         return ()
     preferred = tuple(dict.fromkeys((*again, *info.ports)))
-    event = _published(replace(info, ports=preferred), sandbox, role)
+    if preferred != info.ports:
+        info = replace(info, ports=preferred)
+    event = _published(info, sandbox, role)
     ports = await services.answer(endpoint.handler, event, tuple)
     wrong = [port for port in ports if not isinstance(port, PortBinding)]
     if wrong:
