@@ -99,6 +99,7 @@ class Preparation:
         except BaseException:
             for listeners in self.listeners:
                 listeners.close()
+            self.listeners = ()
             raise
 
     def _write(self, sockets: Sockets, sandbox: SandboxSockets, state: State) -> State:
