@@ -281,7 +281,8 @@ async def _tell_created(
     services: Services, driver: Driver, info: EndpointInfo
 ) -> EndpointInfo:
     """Have the driver and the store know an endpoint that has its addresses."""
-    intent = {"endpoint": endpoint_record(info, None)}
+    record = endpoint_record(info, None)
+    intent = {"endpoint": record}
     journal = services.journal
     async with journal.operation("endpoint.create", info.id, intent) as operation:
         event = EndpointCreated(endpoint=info)
@@ -294,7 +295,8 @@ async def _tell_created(
                 raise DriverError(driver.name, event.name, reason)
             mac = state.mac or info.mac
             info = replace(info, mac=mac, driver_state=frozen(state.state))
-        await operation.commit(Put(ENDPOINT + info.id, endpoint_record(info, None)))
+            record = {**record, "mac": mac, "driver_state": dict(state.state)}
+        await operation.commit(Put(ENDPOINT + info.id, record))
         network = services.networks.get(info.network.id)
         if network is None or network.deleting:  # by force, meanwhile
             await services.journal.write(Delete(ENDPOINT + info.id))

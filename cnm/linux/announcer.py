@@ -23,7 +23,7 @@ from .kernel import Kernel, Sockets
 _logger = logging.getLogger(__name__)
 
 #: Seconds between two moments at which announcements go out, many together.
-GATHER = 0.02
+GATHER = 0.05
 
 _ETH_P_ARP = 0x0806
 _ETH_P_IPV6 = 0x86DD

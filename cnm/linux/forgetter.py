@@ -34,7 +34,7 @@ class Forgetter:
     :param delay: seconds to wait for further ones
     """
 
-    def __init__(self, kernel: Kernel, *, delay: float = 0.05) -> None:
+    def __init__(self, kernel: Kernel, *, delay: float = 0.1) -> None:
         self._kernel = kernel
         self._delay = delay
         self._wanted = anyio.Event()
