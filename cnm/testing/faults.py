@@ -3,8 +3,10 @@
 A *point* is a step that changes something outside of the process: a netlink request
 that is no question, a setting of the kernel (sysctl), a network namespace that is made,
 pinned or let go, a file of a sandbox that is written, a transaction of a store, a call
-of a driver's hook. An operation is walked through by counting its
-points once, and then repeating it with a fault at each of them::
+of a driver's hook. What is done in the background counts, too: a controller that makes
+no namespaces in advance (``ready_namespaces=0``) makes them when they are needed. An
+operation is walked through by counting its points once, and then repeating it with a
+fault at each of them::
 
     with faults.counting() as points:
         await operation()

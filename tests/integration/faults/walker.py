@@ -41,7 +41,11 @@ State = dict[str, Any]
 
 
 def controller(path: Path) -> Controller:
-    return Controller(store=SQLiteStore(path), on_damage="report")
+    return Controller(
+        store=SQLiteStore(path),
+        on_damage="report",
+        ready_namespaces=0,  # they are made in the background, at any time
+    )
 
 
 async def surroundings(running: Controller) -> None:
