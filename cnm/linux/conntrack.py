@@ -91,8 +91,10 @@ def forget(
 
     :raises MissingFeature: if the kernel does not let connections be deleted
     """
-    addresses = tuple(addresses)
-    if _count() > _WALK:
+    addresses, count = tuple(addresses), _count()
+    if not count:
+        return
+    if count > _WALK:
         forget_addresses(sockets, *addresses)
         forget_ports(sockets, ports)
         return
