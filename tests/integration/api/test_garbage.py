@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import anyio.lowlevel
 import pytest
 
@@ -164,11 +165,17 @@ async def test_a_sandbox_ends_with_its_process(
     process.wait()
 
 
+def pidfds() -> int:
+    targets = (os.readlink(entry.path) for entry in os.scandir("/proc/self/fd"))
+    return sum("pidfd" in target for target in targets)
+
+
 async def test_a_sandbox_that_is_deleted_before_its_process_ends(
     controller: Controller, process: subprocess.Popen[bytes]
 ) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = await anyio.to_thread.run_sync(pidfds)
     box = await controller.create_sandbox("box", bound_to=process.pid)
+    assert await anyio.to_thread.run_sync(pidfds) == before + 1
     await box.delete()
     again = await controller.create_sandbox("box")
     process.kill()
@@ -176,7 +183,7 @@ async def test_a_sandbox_that_is_deleted_before_its_process_ends(
     await anyio.sleep(0.05)
     assert controller.sandboxes == (again,)
     await again.delete()
-    assert len(os.listdir("/proc/self/fd")) <= before
+    assert await anyio.to_thread.run_sync(pidfds) == before
 
 
 @pytest.mark.parametrize("wrong", [0, -1, True, "1", 2**22 + 1])
