@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 
 from ..floor.host import Host, Network
+
+_numbers = itertools.count()
 
 
 class Life:
     """A sandbox on a bridge by ``ip -batch`` and ``nft -f``."""
 
     def __init__(self, network: Network, position: int, port: int) -> None:
-        self._name = name = f"i{position}"
+        # a link lives on for a while when its namespace is gone
+        self._name = name = f"i{next(_numbers)}"
         four, six = network.gateway4 + position + 1, network.gateway6 + position + 1
         self._outside = (
             f"link add {name} master {network.name} type veth"
