@@ -6,9 +6,27 @@ import argparse
 import json
 from pathlib import Path
 
-from . import dns, join, leave, machine, network, ports, tables, ways
+from . import (
+    data,
+    dns,
+    idle,
+    importing,
+    join,
+    leave,
+    machine,
+    memory,
+    network,
+    ports,
+    restore,
+    scale,
+    tables,
+    ways,
+)
 
-_MODULES = (join, leave, network, ports, dns)
+_MODULES = (
+    *(join, leave, network, ports, dns),
+    *(scale, restore, importing, memory, idle, data),
+)
 BENCHMARKS = {it.BENCHMARK.name: it.BENCHMARK for it in _MODULES}
 
 

@@ -29,11 +29,11 @@ class _Teardown:
 
     def __init__(self, figures: Figures, what: str, count: int) -> None:
         self._figures, self._what, self._count = figures, what, count
-        self._before = memory()
+        self._before = sum(memory())
 
     def made(self) -> None:
         """Note that there are sandboxes now."""
-        self._note("memory of one", memory() - self._before, "kB")
+        self._note("memory of one", sum(memory()) - self._before, "kB")
         self._started = own_time(), worker_time()
 
     def reaped(self) -> None:
@@ -45,7 +45,7 @@ class _Teardown:
         own, workers = self._started
         self._note("CPU", (own_time() - own) * 1000, "ms")
         self._note("kernel workers' CPU", (worker_time() - workers) * 1000, "ms")
-        self._note("memory that one leaves", memory() - self._before, "kB")
+        self._note("memory that one leaves", sum(memory()) - self._before, "kB")
 
     def _note(self, what: str, value: float, unit: str) -> None:
         self._figures.add(f"{self._what}: {what}", value / self._count, unit)

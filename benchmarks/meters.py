@@ -101,11 +101,11 @@ def kernel_memory() -> float:
     return float(sum(int(lines[name].split()[0]) for name in wanted & lines.keys()))
 
 
-def memory() -> float:
+def memory() -> tuple[float, float]:
     """Return the memory of this process and of the kernel, in kB, when it is quiet."""
     # what is freed after an RCU grace period is not free at once
     time.sleep(0.5)
-    return resident() + kernel_memory()
+    return resident(), kernel_memory()
 
 
 @asynccontextmanager

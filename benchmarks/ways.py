@@ -12,6 +12,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -47,7 +48,6 @@ class Way:
     """One way of doing it.
 
     :ivar measure: does it, and takes down what it took
-    :ivar private: whether it is given a host network of its own; who is not makes one
     :ivar programs: what has to be installed
     :ivar install: how that is done on Debian
     :ivar rounds: rounds that it takes part in at most, because it takes long
@@ -55,7 +55,6 @@ class Way:
 
     name: str
     measure: Measure
-    private: bool = True
     programs: Sequence[str] = ()
     install: str = ""
     rounds: int = 1000
@@ -167,10 +166,17 @@ def run(benchmark: Benchmark, backend: str, rounds: int, size: Size) -> Outcome:
 def _in_child(benchmark: Benchmark, way: Way, size: Size) -> Figures:
     command = [sys.executable, "-m", __package__, benchmark.name, "--way", way.name]
     command += ["--quick"] if size.quick else []
-    environment = {**os.environ, "PATH": PATH}
-    done = subprocess.run(command, capture_output=True, check=True, env=environment)
+    done = subprocess.run(command, capture_output=True, check=True, env=_environment())
     found = json.loads(done.stdout)
     return Figures({what: Series(**series) for what, series in found.items()})
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of a child: modules are not compiled again and again."""
+    compiled = f"{tempfile.gettempdir()}/cnm-benchmarks-{os.getuid()}"
+    mine = {**os.environ, "PATH": PATH, "PYTHONPYCACHEPREFIX": compiled}
+    mine.pop("PYTHONDONTWRITEBYTECODE", None)
+    return mine
 
 
 def be_child(benchmark: Benchmark, name: str, size: Size) -> None:
@@ -179,8 +185,7 @@ def be_child(benchmark: Benchmark, name: str, size: Size) -> None:
     # what programs print that are run here is not what the parent waits for
     output = os.dup(1)
     os.dup2(2, 1)
-    if way.private:
-        private_host()
+    private_host()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     way.measure(figures, size)

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from cnm.firewall import Element, Firewall, NetworkRules
 from cnm.linux import NETLINK_NETFILTER, NetlinkSocket
-from cnm.linux.nftables import Batch
+from cnm.linux.nftables import Batch, commit
 
 from .packing import (
     Netlink,
@@ -47,6 +47,13 @@ class Host:
         with NetlinkSocket(NETLINK_NETFILTER) as nft:
             Firewall(_TABLE).rebuild(_Sockets(nft))
         self.filtered = _reads("/proc/sys/net/bridge/bridge-nf-call-iptables") == "1"
+
+    def drop_rules(self) -> None:
+        """Remove the table."""
+        batch = Batch(_TABLE)
+        batch.delete_table()
+        with NetlinkSocket(NETLINK_NETFILTER) as nft:
+            commit(nft, batch)
 
     def next_index(self) -> int:
         """Return an index for a link."""

@@ -58,7 +58,7 @@ class Life(ABC):
         self.own4 = network.gateway4 + position + 1
         self.own6 = network.gateway6 + position + 1
         self.name = f"f{self.index}"
-        self._key = f"{host.directory}/{self.name}"
+        self.key = f"{host.directory}/{self.name}"
         self._files = f"{host.directory}/files/{self.name}"
         self._names = names
         self._loopback = pack(change_link(_LOOPBACK, up=True))
@@ -99,20 +99,22 @@ class Life(ABC):
 
     def begin(self) -> None:
         """Make the sandbox, its interface in the network, and publish the port."""
-        host = self.host
-        os.close(os.open(self._key, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o444))
+        self.make()
+        self.join()
+        if self._port:
+            self.publish()
+
+    def make(self) -> None:
+        """Make the sandbox."""
+        os.close(os.open(self.key, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o444))
         _libc.unshare(_NEWNET)
-        _libc.mount(_OWN, self._key.encode(), None, _BIND, None)
+        _libc.mount(_OWN, self.key.encode(), None, _BIND, None)
         self._route = Netlink()
         self._route.send(self._loopback)
         self._netns = os.open(_OWN, os.O_RDONLY)
-        _libc.setns(host.home, _NEWNET)
+        _libc.setns(self.host.home, _NEWNET)
         if self._names:
             self._write_files()
-        self.join()
-        if self._port:
-            self._held = hold(self._port)
-            host.nft.send(self._published)
 
     def _write_files(self) -> None:
         os.mkdir(self._files, 0o755)
@@ -130,6 +132,11 @@ class Life(ABC):
             self._resolver = listener("127.0.0.11", 53)
         _libc.setns(self.host.home, _NEWNET)
         self._route.send(self._configured)
+
+    def publish(self) -> None:
+        """Publish the port."""
+        self._held = hold(self._port)
+        self.host.nft.send(self._published)
 
     def leave(self) -> None:
         """Take the interface away; the sandbox stays."""
@@ -157,8 +164,8 @@ class Life(ABC):
                 made.close()
         self._route.close()
         os.close(self._netns)
-        _libc.umount2(self._key.encode(), _DETACH)
-        os.unlink(self._key)
+        _libc.umount2(self.key.encode(), _DETACH)
+        os.unlink(self.key)
         if self._names:
             for name in ("hosts", "resolv.conf", "resolv.conf.hash"):
                 os.unlink(f"{self._files}/{name}")

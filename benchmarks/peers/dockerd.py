@@ -1,4 +1,4 @@
-"""dockerd, over its socket; with a network, a /run and directories of its own."""
+"""dockerd, over its socket; with the directories, and in the network, of a child."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ def way(measure: Measure, programs: Sequence[str] = (), install: str = "") -> Wa
     return Way(
         name="dockerd",
         measure=measure,
-        private=False,  # it needs the machine's /sys
         programs=["dockerd", "runc", "gcc", *programs],
         install=f"docker.io gcc libc6-dev {install}".strip(),
         rounds=2,
@@ -81,20 +80,25 @@ class Dockerd:
         self.ask("POST", "/networks/create", body)
 
     def container(
-        self, name: str, network: str, *, port: int = 0, aliases: Sequence[str] = ()
+        self,
+        name: str,
+        network: str,
+        *,
+        ports: Sequence[tuple[int, int]] = (),
+        aliases: Sequence[str] = (),
     ) -> None:
         """Make a container that waits, to be started.
 
-        :param port: port of the host that leads to its port 80
+        :param ports: ports of the host, and the container's that they lead to
         :param aliases: further names in its network
         """
-        bindings = {"80/tcp": [{"HostPort": str(port)}]} if port else {}
+        bindings = {f"{own}/tcp": [{"HostPort": str(host)}] for host, own in ports}
         endpoints = {network: {"Aliases": list(aliases)}} if aliases else {}
         body = {
             "Image": "pause",
             "Cmd": ["/pause"],
             "NetworkingConfig": {"EndpointsConfig": endpoints},
-            "ExposedPorts": {"80/tcp": {}},
+            "ExposedPorts": {port: {} for port in bindings},
             "HostConfig": {"NetworkMode": network, "PortBindings": bindings},
         }
         self.ask("POST", f"/containers/create?name={name}", body)
@@ -121,10 +125,18 @@ def running() -> Iterator[Dockerd]:
         options = {"data-root": "data", "exec-root": "exec", "pidfile": "pid"}
         arguments = [f"--{name}={directory}/{it}" for name, it in options.items()]
         path = f"{directory}/socket"
-        start = "mount -t tmpfs none /run && exec dockerd --storage-driver=vfs"
-        command = ["unshare", "-n", "-m", "sh", "-c", f'{start} "$@"', "-", *arguments]
-        command += ["-H", f"unix://{path}"]
-        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as daemon:
+        command = [
+            "dockerd",
+            "--storage-driver=vfs",
+            "-H",
+            f"unix://{path}",
+            *arguments,
+        ]
+        # the one of our network, which hides the machine's with its control groups
+        subprocess.run(["umount", "/sys"], check=True)
+        with subprocess.Popen(
+            ["dockerd", *arguments], stderr=subprocess.DEVNULL
+        ) as daemon:
             try:
                 _wait(path)
                 dockerd = Dockerd(path, daemon.pid)

@@ -47,8 +47,8 @@ def _dockerd(figures: Figures, size: Size) -> None:
 def _containers(figures: Figures, daemon: dockerd.Dockerd, port: int) -> None:
     """Run a container without a network, and one with a published port."""
     took = []
-    for name, network, published in (("alone", "none", 0), ("web", "front", port)):
-        daemon.container(name, network, port=published)
+    for name, network, ports in (("alone", "none", ()), ("web", "front", [(port, 80)])):
+        daemon.container(name, network, ports=ports)
         started = time.perf_counter()
         daemon.start(name)
         begun = time.perf_counter()
