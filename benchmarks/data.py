@@ -65,9 +65,8 @@ def _traffic(figures: Figures, size: Size, what: str, path: Path) -> None:
 
 
 def _throughput(size: Size, path: Path) -> float:
-    serve = _inside(
-        path.server, "iperf3", "--server", "--one-off", "-p", f"{PERF_PORT}"
-    )
+    port = str(PERF_PORT)
+    serve = _inside(path.server, "iperf3", "--server", "--one-off", "-p", port)
     seconds = 1 if size.quick else SECONDS
     with subprocess.Popen(serve, stdout=subprocess.DEVNULL):
         arguments = ["-c", path.address, "-p", port, "-t", f"{seconds}", "-J"]

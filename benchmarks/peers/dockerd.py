@@ -125,13 +125,7 @@ def running() -> Iterator[Dockerd]:
         options = {"data-root": "data", "exec-root": "exec", "pidfile": "pid"}
         arguments = [f"--{name}={directory}/{it}" for name, it in options.items()]
         path = f"{directory}/socket"
-        command = [
-            "dockerd",
-            "--storage-driver=vfs",
-            "-H",
-            f"unix://{path}",
-            *arguments,
-        ]
+        arguments += ["--storage-driver=vfs", "-H", f"unix://{path}"]
         # the one of our network, which hides the machine's with its control groups
         subprocess.run(["umount", "/sys"], check=True)
         with subprocess.Popen(
