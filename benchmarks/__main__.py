@@ -16,12 +16,14 @@ from . import (
     machine,
     memory,
     network,
+    page,
     ports,
     restore,
     scale,
     tables,
     ways,
 )
+from .ways import Outcome
 
 _MODULES = (
     *(join, leave, network, ports, dns),
@@ -30,43 +32,87 @@ _MODULES = (
 BENCHMARKS = {it.BENCHMARK.name: it.BENCHMARK for it in _MODULES}
 
 
-def arguments() -> argparse.Namespace:
+def _options() -> argparse.Namespace:
     """Return what the command line says."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument(
+    known = "\n".join(f"  {it.name:10}{it.title}" for it in BENCHMARKS.values())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"benchmarks:\n{known}",
+    )
+    add = parser.add_argument
+    add(
         "names",
-        nargs="+",
-        choices=[*BENCHMARKS, "all"],
-        metavar="name",
-        help=", ".join(f"{it.name} ({it.title})" for it in BENCHMARKS.values())
-        + ", or all",
+        nargs="*",
+        choices=[*BENCHMARKS, "all", []],
+        metavar="BENCHMARK",
+        help="what to measure, or all",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write figures there")
-    parser.add_argument(
-        "--backend", choices=["asyncio", "trio", "both"], default="both"
+    backends = [*ways.BACKENDS, "both"]
+    add("--backend", choices=backends, default="both", help="both if not given")
+    add("--rounds", type=int, metavar="N", help="how often each way has its turn")
+    add("--quick", action="store_true", help="only see that it works; no peers")
+    add("--json", type=Path, metavar="FILE", help="write the figures there")
+    add(
+        "--figures",
+        type=Path,
+        metavar="FILE",
+        help="measure nothing: show former figures",
     )
-    parser.add_argument("--rounds", type=int, help="how often each way has its turn")
-    parser.add_argument("--quick", action="store_true", help="only see that it works")
-    parser.add_argument("--way", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    add("--plots", type=Path, metavar="DIR", help="draw PNGs there (needs matplotlib)")
+    add("--page", type=Path, metavar="FILE", help="write the tables of a page anew")
+    add("--way", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if not options.names and not options.figures:
+        parser.error("name a benchmark, or all, or --figures")
+    return options
 
 
 def main() -> None:
-    options = arguments()
-    size = ways.Size(quick=options.quick)
+    """Measure, or take former figures; show them, and draw them."""
+    options = _options()
     names = list(BENCHMARKS) if "all" in options.names else options.names
     if options.way:
+        size = ways.Size(quick=options.quick)
         ways.be_child(BENCHMARKS[names[0]], options.way, size)
         return
-    report = {"machine": machine.describe(), "quick": options.quick, "benchmarks": {}}
+    if options.figures:
+        report = json.loads(options.figures.read_text())
+        found = {name: Outcome(**it) for name, it in report["benchmarks"].items()}
+        described = report["machine"]
+    else:
+        described = machine.describe()
+        found = _measure(names, options, described)
+    if options.plots:
+        from . import plots
+
+        options.plots.mkdir(parents=True, exist_ok=True)
+        for name, outcome in found.items():
+            plots.draw(BENCHMARKS[name], outcome, options.plots)
+    if options.page:
+        parts = {
+            name: tables.markdown(BENCHMARKS[name], outcome)
+            for name, outcome in found.items()
+        }
+        page.write(options.page, {**parts, "machine": tables.machine(described)})
+
+
+def _measure(
+    names: list[str], options: argparse.Namespace, described: dict[str, object]
+) -> dict[str, Outcome]:
+    """Measure, and show and write down what is found as it comes."""
+    size = ways.Size(quick=options.quick)
+    found: dict[str, Outcome] = {}
     for name in names:
         benchmark = BENCHMARKS[name]
-        rounds = options.rounds or (1 if options.quick else benchmark.rounds)
-        outcome = ways.run(benchmark, options.backend, rounds, size)
-        report["benchmarks"][name] = vars(outcome)
-        print(tables.show(benchmark, outcome))
+        rounds = options.rounds or (1 if size.quick else benchmark.rounds)
+        found[name] = ways.run(benchmark, options.backend, rounds, size)
+        print(tables.show(benchmark, found[name]))
         if options.json:
-            options.json.write_text(json.dumps(report, indent=1) + "\n")
+            report = {"machine": described, "quick": size.quick, "benchmarks": found}
+            options.json.write_text(json.dumps(report, indent=1, default=vars) + "\n")
+    return found
 
 
 if __name__ == "__main__":

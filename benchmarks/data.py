@@ -202,11 +202,13 @@ BENCHMARK = Benchmark(
         Way(
             name="iptables",
             measure=_iptables,
+            peer=True,
             programs=["iptables-restore", "nsenter"],
             install="iptables util-linux",
         ),
         dockerd.way(_dockerd, _TOOLS, _PACKAGES),
     ],
+    shown=[f"connect, {_published(count)}" for count in PUBLISHED],
     notes=[
         "floor: bridge and route without rules; no port is published, it is routed",
         "iptables: rules for each port, as dockerd has them",

@@ -116,6 +116,7 @@ BENCHMARK = Benchmark(
         *backends(_cnm),
         *joins.WAYS,
     ],
+    shown=[PUBLISH, f"end of {PUBLISH}"],
     against={TOGETHER: PUBLISH, APART: f"end of {PUBLISH}"},
     notes=[
         "CPU is the process's, user and kernel",

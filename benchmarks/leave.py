@@ -132,6 +132,7 @@ BENCHMARK = Benchmark(
         Way(name="floor with names", measure=partial(_floor, names=True)),
         *backends(_cnm),
     ],
+    shown=[DISCONNECT, ONE_BY_ONE],
     against={AT_ONCE: ONE_BY_ONE},
     notes=[
         f"many: {MANY:,} sandboxes, each with an interface",

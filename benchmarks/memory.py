@@ -80,6 +80,7 @@ BENCHMARK = Benchmark(
     title="What one more of something needs, in the process and in the kernel",
     rounds=2,
     ways=[Way(name="floor with names", measure=_floor), *backends(_cnm)],
+    shown=[f"{what}: kernel" for what in (NETWORK, SANDBOX, ENDPOINT)],
     notes=[
         f"the mean of {COUNT}; endpoints are all on one bridge",
         "process: resident memory; kernel: slab and per-CPU memory, whole machine",

@@ -61,6 +61,7 @@ def _dockerd(figures: Figures, size: Size) -> None:
 BENCHMARK = Benchmark(
     name="network",
     title="A dual-stack bridge network, with its rules",
+    shown=[MADE, REMOVED],
     ways=[
         Way(name="floor", measure=_floor),
         *backends(_cnm),

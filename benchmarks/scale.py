@@ -175,6 +175,7 @@ BENCHMARK = Benchmark(
     title="Whether the n-th costs more than the 10th",
     rounds=2,
     ways=[Way(name="floor with names", measure=_floor), *backends(_cnm)],
+    shown=[f"{what}: the last to the 10th" for what in (ENDPOINT, NETWORK)],
     notes=[
         f"the last: of {MANY:,} sandboxes, {MANY:,} networks, {PORTS:,} ports",
         f"a window of {WINDOW} around the 10th, and of the last {WINDOW}",

@@ -1,4 +1,4 @@
-"""Tables of what was found, for terminals and for Markdown."""
+"""Tables of what was found: for terminals, and for pages in Markdown."""
 
 from __future__ import annotations
 
@@ -50,4 +50,27 @@ def show(benchmark: Benchmark, outcome: Outcome) -> str:
         for name, median, spread, floor, names in found:
             lines.append(f"  {name:28}{median:>10}{spread:>18}{floor:>10}{names:>10}")
     lines += [f"note: {note}" for note in (*benchmark.notes, *outcome.absent)]
+    return "\n".join(lines)
+
+
+def markdown(benchmark: Benchmark, outcome: Outcome) -> str:
+    """Return all of it as a table for a page."""
+    lines = [
+        "| | | median | p10..p90 | to the floor | to the floor with names |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for what, found in rows(benchmark, outcome):
+        for position, row in enumerate(found):
+            lines.append("| " + " | ".join([what * (position == 0), *row]) + " |")
+    notes = [f"- {note}" for note in (*benchmark.notes, *outcome.absent)]
+    return "\n".join([*lines, "", *notes])
+
+
+def machine(found: dict[str, object]) -> str:
+    """Return a description of the machine for a page."""
+    lines = []
+    for name, value in found.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{part} {version}" for part, version in value.items())
+        lines.append(f"- {name}: {value}")
     return "\n".join(lines)

@@ -29,7 +29,7 @@ from .figures import Figures, Series, Summary, summary
 class Size:
     """How much is measured.
 
-    :ivar quick: as little as shows that it works
+    :ivar quick: as little as shows that it works, and no peers
     """
 
     quick: bool = False
@@ -48,6 +48,7 @@ class Way:
     """One way of doing it.
 
     :ivar measure: does it, and takes down what it took
+    :ivar peer: whether it is somebody else's
     :ivar programs: what has to be installed
     :ivar install: how that is done on Debian
     :ivar rounds: rounds that it takes part in at most, because it takes long
@@ -55,6 +56,7 @@ class Way:
 
     name: str
     measure: Measure
+    peer: bool = False
     programs: Sequence[str] = ()
     install: str = ""
     rounds: int = 1000
@@ -107,6 +109,7 @@ class Benchmark:
     :ivar against: which of the first way's measures another one is compared with, where
         that is not the one of the same name
     :ivar notes: what has to be known to understand the figures
+    :ivar shown: what is drawn
     """
 
     name: str
@@ -115,6 +118,7 @@ class Benchmark:
     rounds: int = 5
     against: dict[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    shown: Sequence[str] = ()
 
     def way(self, name: str) -> Way:
         """Return a way by its name."""
@@ -139,6 +143,7 @@ def run(benchmark: Benchmark, backend: str, rounds: int, size: Size) -> Outcome:
     """Have the ways of a benchmark take turns."""
     outcome = Outcome()
     left_out = {name for name in BACKENDS if backend not in (name, "both")}
+    left_out |= {way.name for way in benchmark.ways if way.peer and size.quick}
     ways = [way for way in benchmark.ways if way.name not in left_out]
     outcome.absent = [way.missing for way in ways if way.missing]
     ways = [way for way in ways if not way.missing]

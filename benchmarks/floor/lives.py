@@ -7,9 +7,10 @@ import os
 import socket
 import struct
 from abc import ABC, abstractmethod
+from ipaddress import IPv4Address, IPv6Address
 
 from cnm.firewall import Element
-from cnm.firewall.ruleset import ANY4, ANY6
+from cnm.firewall.ruleset import ANY4, ANY6, PROXIED
 
 from .host import REAP, Host, Network, link_local, listener, transaction, write
 from .packing import (
@@ -69,11 +70,7 @@ class Life(ABC):
         self._gone = pack(*self.unplugged())
         self._port = port
         if port:
-            led4, led6 = (self.own4, 80), (self.own6, 80)
-            elements = (
-                Element(ANY4, ("tcp", port), led4),
-                Element(ANY6, ("tcp", port), led6),
-            )
+            elements = led(port, self.own4, self.own6, 80)
             self._published = transaction(add=elements)
             self._unpublished = transaction(remove=elements)
 
@@ -170,6 +167,16 @@ class Life(ABC):
             for name in ("hosts", "resolv.conf", "resolv.conf.hash"):
                 os.unlink(f"{self._files}/{name}")
             os.rmdir(self._files)
+
+
+def led(port: int, to4: IPv4Address, to6: IPv6Address, own: int) -> tuple[Element, ...]:
+    """Return what leads a port of the host to a sandbox's own."""
+    key = ("tcp", port)
+    return (
+        Element(ANY4, key, (to4, own)),
+        Element(ANY6, key, (to6, own)),
+        Element(PROXIED, key),
+    )
 
 
 def hold(port: int) -> socket.socket:

@@ -84,7 +84,7 @@ def change_link(index: int, *attributes: bytes, up: bool | None = None) -> Reque
 
 def alias() -> bytes:
     """Return an alias as long as the one by which cnm knows its links."""
-    return text(20, "floor:" + "0" * 64)
+    return text(20, "floor-0:" + "0" * 64)
 
 
 def hairpin() -> bytes:

@@ -31,6 +31,7 @@ def way(measure: Measure, programs: Sequence[str] = (), install: str = "") -> Wa
     return Way(
         name="dockerd",
         measure=measure,
+        peer=True,
         programs=["dockerd", "runc", "gcc", *programs],
         install=f"docker.io gcc libc6-dev {install}".strip(),
         rounds=2,

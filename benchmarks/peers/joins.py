@@ -63,6 +63,7 @@ WAYS = [
     Way(
         name="ip and nft",
         measure=_iproute,
+        peer=True,
         programs=["ip", "nft"],
         install="iproute2 nftables",
         rounds=3,
@@ -70,6 +71,7 @@ WAYS = [
     Way(
         name="netavark",
         measure=_netavark,
+        peer=True,
         programs=[netavark.PROGRAM, "iptables"],
         install="netavark iptables",
         rounds=2,
@@ -77,6 +79,7 @@ WAYS = [
     Way(
         name="CNI plugins",
         measure=_cni,
+        peer=True,
         programs=[*cni.PROGRAMS, "iptables"],
         install="containernetworking-plugins iptables",
         rounds=2,
