@@ -18,6 +18,7 @@ from . import (
     network,
     page,
     ports,
+    profiles,
     restore,
     scale,
     tables,
@@ -27,7 +28,7 @@ from .ways import Outcome
 
 _MODULES = (
     *(join, leave, network, ports, dns),
-    *(scale, restore, importing, memory, idle, data),
+    *(scale, restore, importing, memory, idle, data, profiles),
 )
 BENCHMARKS = {it.BENCHMARK.name: it.BENCHMARK for it in _MODULES}
 

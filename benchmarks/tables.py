@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypeAlias
 
 from .figures import Summary, ratio
 from .ways import Benchmark, Outcome
 
-Row: TypeAlias = tuple[str, str, str, str, str]
+_BASES = {"floor": "to the floor", "floor with names": "to that with names"}
 
 
-def rows(benchmark: Benchmark, outcome: Outcome) -> Iterator[tuple[str, list[Row]]]:
+def _bases(benchmark: Benchmark) -> list[str]:
+    """Return the ways that the others are compared with."""
+    return [way.name for way in benchmark.ways if way.name in _BASES]
+
+
+def _rows(benchmark: Benchmark, outcome: Outcome) -> Iterator[tuple[str, list[str]]]:
     """Yield what was measured, with a row for each way of doing it."""
     for what, by_way in outcome.measures.items():
         compared = outcome.measures.get(benchmark.against.get(what, what), {})
         unit = outcome.units[what]
-        found = [
-            (
-                name,
-                _number(it["median"]),
-                f"{_number(it['p10'])}..{_number(it['p90'])}",
-                _times(it, compared.get("floor")),
-                _times(it, compared.get("floor with names")),
+        for name, it in by_way.items():
+            yield (
+                f"{what} [{unit}]" if unit else what,
+                [
+                    name,
+                    _number(it["median"]),
+                    f"{_number(it['p10'])}..{_number(it['p90'])}",
+                    *(_times(it, compared.get(base)) for base in _bases(benchmark)),
+                ],
             )
-            for name, it in by_way.items()
-        ]
-        yield f"{what} [{unit}]", found
 
 
 def _number(value: float) -> str:
@@ -43,27 +46,43 @@ def _times(one: Summary, other: Summary | None) -> str:
 
 def show(benchmark: Benchmark, outcome: Outcome) -> str:
     """Return all of it as text."""
-    head = f"{'median':>10}{'p10..p90':>18}{'x floor':>10}{'x names':>10}"
-    lines = [f"== {benchmark.name}: {benchmark.title}", f"{'':30}{head}"]
-    for what, found in rows(benchmark, outcome):
-        lines += ["", what]
-        for name, median, spread, floor, names in found:
-            lines.append(f"  {name:28}{median:>10}{spread:>18}{floor:>10}{names:>10}")
+    titles = ["", "median", "p10..p90", *(_BASES[it] for it in _bases(benchmark))]
+    lines = [f"== {benchmark.name}: {benchmark.title}", _line(titles)]
+    shown = ""
+    for what, row in _rows(benchmark, outcome):
+        if what != shown:
+            lines += ["", what]
+            shown = what
+        lines.append(_line(row))
     lines += [f"note: {note}" for note in (*benchmark.notes, *outcome.absent)]
-    return "\n".join(lines)
+    return "\n".join(lines) + "\n"
+
+
+def _line(row: list[str]) -> str:
+    name, *numbers = row
+    return f"  {name:18}" + "".join(f"{number:>20}" for number in numbers)
 
 
 def markdown(benchmark: Benchmark, outcome: Outcome) -> str:
     """Return all of it as a table for a page."""
-    lines = [
-        "| | | median | p10..p90 | to the floor | to the floor with names |",
-        "|---|---|---:|---:|---:|---:|",
-    ]
-    for what, found in rows(benchmark, outcome):
-        for position, row in enumerate(found):
-            lines.append("| " + " | ".join([what * (position == 0), *row]) + " |")
+    bases = [_BASES[it] for it in _bases(benchmark)]
+    titles = ["", "", "median", "p10..p90", *bases]
+    lines = [_cells(titles), _cells(["---", "---", *["---:"] * (2 + len(bases))])]
+    shown = ""
+    for what, row in _rows(benchmark, outcome):
+        lines.append(_cells(["" if what == shown else _escaped(what), *row]))
+        shown = what
     notes = [f"- {note}" for note in (*benchmark.notes, *outcome.absent)]
-    return "\n".join([*lines, "", *notes])
+    return "\n".join([*lines, "", *notes]).rstrip()
+
+
+def _escaped(text: str) -> str:
+    """Return a text in which no character means anything to Markdown."""
+    return "".join(f"\\{it}" if it in "\\`*_<>[]|" else it for it in text)
+
+
+def _cells(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def machine(found: dict[str, object]) -> str:

@@ -43,7 +43,7 @@ def test_join_is_measured_against_both_floors(tmp_path: Path) -> None:
     run("benchmarks", "--figures", str(file), "--page", str(page))
     written = page.read_text()
     assert "old" not in written
-    assert "| sandbox + join + port [ms] | floor |" in written
+    assert "| sandbox + join + port \\[ms\\] | floor |" in written
     assert "<!-- benchmarks: leave -->\nkept\n<!-- end -->" in written
 
 
