@@ -63,7 +63,7 @@ def _options() -> argparse.Namespace:
     )
     add("--plots", type=Path, metavar="DIR", help="draw PNGs there (needs matplotlib)")
     add("--page", type=Path, metavar="FILE", help="write the tables of a page anew")
-    add("--way", help=argparse.SUPPRESS)
+    add("--way", metavar="WAY", help="measure one way, in this process: for profilers")
     options = parser.parse_args()
     if not options.names and not options.figures:
         parser.error("name a benchmark, or all, or --figures")
@@ -96,7 +96,9 @@ def main() -> None:
             name: tables.markdown(BENCHMARKS[name], outcome)
             for name, outcome in found.items()
         }
-        page.write(options.page, {**parts, "machine": tables.machine(described)})
+        both = ((BENCHMARKS[name], outcome) for name, outcome in found.items())
+        parts |= {"summary": tables.summary(both), "machine": tables.machine(described)}
+        page.write(options.page, parts)
 
 
 def _measure(

@@ -100,8 +100,10 @@ async def _at_once(
     async def leave(number: int) -> None:
         await controller.sandbox(f"t{number}").delete()
 
+    async with lateness(figures, "nothing to do"):
+        await anyio.sleep(1)
     for what, job in ((TOGETHER, join), (APART, leave)):
-        async with lateness(figures, f"{what}: the loop late by at most"):
+        async with lateness(figures, what):
             with figures.timing(what, size.of(AT_ONCE)):
                 await together(job, size.of(AT_ONCE))
     await anyio.to_thread.run_sync(wait_until_reaped)

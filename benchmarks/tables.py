@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from .figures import Summary, ratio
-from .ways import Benchmark, Outcome
+from .ways import BACKENDS, Benchmark, Outcome
 
 _BASES = {"floor": "to the floor", "floor with names": "to that with names"}
 
@@ -39,8 +39,8 @@ def _number(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
-def _times(one: Summary, other: Summary | None) -> str:
-    times = ratio(one, other) if other else None
+def _times(one: Summary | None, other: Summary | None) -> str:
+    times = ratio(one, other) if one and other else None
     return "" if times is None else f"{_number(times)}x"
 
 
@@ -74,6 +74,29 @@ def markdown(benchmark: Benchmark, outcome: Outcome) -> str:
         shown = what
     notes = [f"- {note}" for note in (*benchmark.notes, *outcome.absent)]
     return "\n".join([*lines, "", *notes]).rstrip()
+
+
+def summary(found: Iterable[tuple[Benchmark, Outcome]]) -> str:
+    """Return what counts as a table for a page: ours, the floor's, and the peers'."""
+    titles = ["", "asyncio", "trio", "to the floor", "peers, to asyncio"]
+    lines = [_cells(titles), _cells(["---", *["---:"] * 3, "---"])]
+    for benchmark, outcome in found:
+        shown = [what for what in benchmark.shown if what in outcome.measures]
+        lines += [_cells(_in_short(benchmark, outcome, what)) for what in shown]
+    return "\n".join(lines)
+
+
+def _in_short(benchmark: Benchmark, outcome: Outcome, what: str) -> list[str]:
+    by_way = outcome.measures[what]
+    ours, unit = [by_way.get(name) for name in BACKENDS], outcome.units[what]
+    bases = [by_way[it] for it in _bases(benchmark) if it in by_way]
+    peers = [name for name in by_way if benchmark.way(name).peer]
+    return [
+        _escaped(what),
+        *(f"{_number(it['median'])} {unit}" if it else "" for it in ours),
+        _times(ours[0], bases[-1]) if bases else "",
+        ", ".join(f"{name} {_times(by_way[name], ours[0])}" for name in peers),
+    ]
 
 
 def _escaped(text: str) -> str:
