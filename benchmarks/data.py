@@ -9,12 +9,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_interface
 
 import anyio
 
 import cnm
+from cnm.linux import NetlinkSocket, add_route, namespaces
+from cnm.testing.machines import Machine
 
-from . import outside
 from .figures import Figures
 from .floor.host import Host, write
 from .floor.lives import BridgeLife
@@ -29,6 +31,7 @@ ASKED = 5000
 CONNECTED = 300
 #: Ports that are published when a connection is made through one of them.
 PUBLISHED = (1, 1000, 5000)
+HOST, OUTSIDE = ip_interface("203.0.113.1/24"), ip_interface("203.0.113.2/24")
 _OUTSIDE = "/run/outside"
 _THROUGH = "through a published port"
 _WITHIN = "between sandboxes"
@@ -54,6 +57,22 @@ def _inside(path: str, *command: str) -> list[str]:
 
 def _python(*arguments: object) -> list[str]:
     return [sys.executable, "-m", f"{__package__}.pingpong", *map(str, arguments)]
+
+
+@contextmanager
+def _outside() -> Iterator[None]:
+    """Have a machine outside, which asks the host for the way to everywhere."""
+
+    def settle() -> None:
+        namespaces.pin(namespaces.OWN, _OUTSIDE)
+        with NetlinkSocket() as route:
+            route.call(add_route(None, version=4, via=HOST.ip))
+
+    with Machine(str(OUTSIDE)) as machine:
+        machine.connect("up0", str(HOST))
+        machine.run(settle)
+        yield
+        namespaces.unpin(_OUTSIDE)
 
 
 def _traffic(figures: Figures, size: Size, what: str, path: Path) -> None:
@@ -110,7 +129,7 @@ def _published(count: int) -> str:
 
 
 def _plain() -> list[BridgeLife]:
-    """Make two sandboxes on a bridge, and a machine outside, without any rules."""
+    """Make two sandboxes on a bridge, without any rules."""
     host = Host()
     network = host.network(0)
     network.begin()
@@ -119,7 +138,6 @@ def _plain() -> list[BridgeLife]:
     ends = [BridgeLife(host, network, number, names=False) for number in range(2)]
     for end in ends:
         end.begin()
-    outside.connect(_OUTSIDE)
     return ends
 
 
@@ -130,18 +148,20 @@ def _floor(figures: Figures, size: Size) -> None:
     within = Path(client=client.key, server=server.key, address=address)
     _traffic(figures, size, _WITHIN, within)
     routed = Path(client=_OUTSIDE, server=server.key, address=address)
-    _traffic(figures, size, _THROUGH, routed)
-    for count in PUBLISHED:
-        _connected(figures, size, routed, _published(count))
+    with _outside():
+        _traffic(figures, size, _THROUGH, routed)
+        for count in PUBLISHED:
+            _connected(figures, size, routed, _published(count))
 
 
 def _iptables(figures: Figures, size: Size) -> None:
     """The same, with the rules that dockerd makes for published ports."""
     _, server = _plain()
-    path = Path(client=_OUTSIDE, server=server.key, address=outside.HOST)
-    for count in PUBLISHED:
-        rules.load(server.own4, range(FIRST_PORT, FIRST_PORT + count - 1), PORT)
-        _connected(figures, size, path, _published(count))
+    path = Path(client=_OUTSIDE, server=server.key, address=str(HOST.ip))
+    with _outside():
+        for count in PUBLISHED:
+            rules.load(server.own4, range(FIRST_PORT, FIRST_PORT + count - 1), PORT)
+            _connected(figures, size, path, _published(count))
 
 
 async def _cnm(figures: Figures, size: Size) -> None:
@@ -153,20 +173,20 @@ async def _cnm(figures: Figures, size: Size) -> None:
         await network.connect(client)
         endpoint = await network.connect(server)
         assert endpoint.address is not None
-        await run(outside.connect, _OUTSIDE)
         address = str(endpoint.address.ip)
         within = Path(client=client.key, server=server.key, address=address)
         await run(_traffic, figures, size, _WITHIN, within)
-        through = Path(client=_OUTSIDE, server=server.key, address=outside.HOST)
-        await endpoint.publish(f"{PORT}:{PORT}", f"{PERF_PORT}:{PERF_PORT}")
-        await run(_traffic, figures, size, _THROUGH, through)
-        await endpoint.unpublish()
-        for count in PUBLISHED:
-            last = FIRST_PORT + count - 2
-            others = [f"{FIRST_PORT}-{last}:1-{count - 1}"] if count > 1 else []
-            await endpoint.publish(f"{PORT}:{PORT}", *others)
-            await run(_connected, figures, size, through, _published(count))
+        through = Path(client=_OUTSIDE, server=server.key, address=str(HOST.ip))
+        with _outside():
+            await endpoint.publish(f"{PORT}:{PORT}", f"{PERF_PORT}:{PERF_PORT}")
+            await run(_traffic, figures, size, _THROUGH, through)
             await endpoint.unpublish()
+            for count in PUBLISHED:
+                last = FIRST_PORT + count - 2
+                others = [f"{FIRST_PORT}-{last}:1-{count - 1}"] if count > 1 else []
+                await endpoint.publish(f"{PORT}:{PORT}", *others)
+                await run(_connected, figures, size, through, _published(count))
+                await endpoint.unpublish()
 
 
 def _dockerd(figures: Figures, size: Size) -> None:
@@ -176,16 +196,16 @@ def _dockerd(figures: Figures, size: Size) -> None:
         daemon.container(
             "server", "front", ports=[(it, it) for it in (PERF_PORT, PORT)]
         )
-        outside.connect(_OUTSIDE)
         names = ("client", "server")
         for name in names:
             daemon.start(name)
         client, server = (f"/proc/{daemon.process(name)}/ns/net" for name in names)
         within = Path(client=client, server=server, address="10.8.0.3")
         _traffic(figures, size, _WITHIN, within)
-        through = Path(client=_OUTSIDE, server=server, address=outside.HOST)
-        _traffic(figures, size, _THROUGH, through)
-        _connected(figures, size, through, _published(1))
+        through = Path(client=_OUTSIDE, server=server, address=str(HOST.ip))
+        with _outside():
+            _traffic(figures, size, _THROUGH, through)
+            _connected(figures, size, through, _published(1))
         for name in names:
             daemon.remove(name)
 
