@@ -82,6 +82,8 @@ def main() -> None:
         report = json.loads(options.figures.read_text())
         found = {name: Outcome(**it) for name, it in report["benchmarks"].items()}
         described = report["machine"]
+        for name, outcome in found.items():
+            print(tables.show(BENCHMARKS[name], outcome))
     else:
         described = machine.describe()
         found = _measure(names, options, described)

@@ -32,8 +32,8 @@ QUESTIONS = ("web A", "www A", "db A", "postgres A", "shared A")
 SECONDS = 3
 #: queries a second, at which latencies are looked at
 RATE = 20_000
-JOINS = 1000
-PACKETS = 500_000
+JOINS = 300
+PACKETS = 200_000
 
 
 def _generate(

@@ -173,7 +173,7 @@ async def _publish_others(
 BENCHMARK = Benchmark(
     name="scale",
     title="Whether the n-th costs more than the 10th",
-    rounds=2,
+    rounds=1,
     ways=[Way(name="floor with names", measure=_floor), *backends(_cnm)],
     shown=[f"{what}: the last to the 10th" for what in (ENDPOINT, NETWORK)],
     notes=[
