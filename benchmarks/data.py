@@ -28,7 +28,7 @@ from .ways import Benchmark, Size, Way, backends
 PERF_PORT = 5201
 SECONDS = 2
 ASKED = 5000
-CONNECTED = 300
+CONNECTED = 1000
 #: Ports that are published when a connection is made through one of them.
 PUBLISHED = (1, 1000, 5000)
 HOST, OUTSIDE = ip_interface("203.0.113.1/24"), ip_interface("203.0.113.2/24")
