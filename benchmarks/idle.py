@@ -77,6 +77,7 @@ BENCHMARK = Benchmark(
     title="A controller when nothing happens",
     rounds=1,
     ways=backends(_cnm),
+    told=["many sandboxes: CPU in 1 s"],
     notes=[
         f"many sandboxes: {MANY:,}, each with an interface",
         "the measuring itself costs a wake-up or two",

@@ -119,6 +119,7 @@ BENCHMARK = Benchmark(
         *joins.WAYS,
     ],
     shown=[PUBLISH, f"end of {PUBLISH}"],
+    told=[TOGETHER, f"{TOGETHER}: the loop late by at most"],
     against={TOGETHER: PUBLISH, APART: f"end of {PUBLISH}"},
     notes=[
         "CPU is the process's, user and kernel",

@@ -53,5 +53,6 @@ BENCHMARK = Benchmark(
     title="Starting a controller that finds a thousand endpoints, each with a port",
     rounds=2,
     ways=backends(_cnm),
+    told=["start with many endpoints", "start with many endpoints: CPU"],
     notes=[f"many endpoints: {MANY:,}, each of a sandbox, with a published port"],
 )

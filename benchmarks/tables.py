@@ -81,15 +81,19 @@ def summary(found: Iterable[tuple[Benchmark, Outcome]]) -> str:
     titles = ["", "asyncio", "trio", "to the floor", "peers, to asyncio"]
     lines = [_cells(titles), _cells(["---", *["---:"] * 3, "---"])]
     for benchmark, outcome in found:
-        shown = [what for what in benchmark.shown if what in outcome.measures]
-        lines += [_cells(_in_short(benchmark, outcome, what)) for what in shown]
+        told = [*benchmark.shown, *benchmark.told]
+        told = [what for what in told if what in outcome.measures]
+        lines += [_cells(_in_short(benchmark, outcome, what)) for what in told]
     return "\n".join(lines)
 
 
 def _in_short(benchmark: Benchmark, outcome: Outcome, what: str) -> list[str]:
     by_way = outcome.measures[what]
     ours, unit = [by_way.get(name) for name in BACKENDS], outcome.units[what]
-    bases = [by_way[it] for it in _bases(benchmark) if it in by_way]
+    if not any(ours):  # there is only one way, whatever the backend
+        ours = [*by_way.values(), None]
+    compared = outcome.measures.get(benchmark.against.get(what, what), {})
+    bases = [compared[it] for it in _bases(benchmark) if it in compared]
     peers = [name for name in by_way if benchmark.way(name).peer]
     return [
         _escaped(what),

@@ -109,7 +109,8 @@ class Benchmark:
     :ivar against: which of the first way's measures another one is compared with, where
         that is not the one of the same name
     :ivar notes: what has to be known to understand the figures
-    :ivar shown: what is drawn
+    :ivar shown: what is drawn, and told in short
+    :ivar told: what else is told in short
     """
 
     name: str
@@ -119,6 +120,7 @@ class Benchmark:
     against: dict[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     shown: Sequence[str] = ()
+    told: Sequence[str] = ()
 
     def way(self, name: str) -> Way:
         """Return a way by its name."""
