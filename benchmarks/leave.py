@@ -70,7 +70,7 @@ def _floor(figures: Figures, size: Size, *, names: bool) -> None:
     for one in lives:
         with figures.timing(ONE_BY_ONE):
             one.end()
-    del lives, one
+    lives.clear()
     teardown.reaped()
 
 

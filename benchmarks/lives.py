@@ -35,9 +35,9 @@ def repeat(
     :param what: what beginning is called
     :param prepare: makes the life of a number
     """
+    lives = [prepare(number) for number in range(count)]
     with processor(figures, f"{what}, and its end", count):
-        for number in range(count):
-            life = prepare(number)
+        for life in lives:
             with figures.timing(what):
                 life.begin()
             with figures.timing(f"end of {what}"):
@@ -49,8 +49,8 @@ def measure(figures: Figures, count: int, prepare: Callable[[int, int], Life]) -
 
     :param prepare: makes the life of a number, with a port of the host, or 0
     """
+    first = prepare(0, FIRST_PORT)
     with figures.timing(f"{PUBLISH}, the first of a process"):
-        first = prepare(0, FIRST_PORT)
         first.begin()
     first.end()
     repeat(figures, count, JOIN, lambda number: prepare(number, 0))

@@ -68,6 +68,10 @@ class Life(ABC):
         self._plugged = plugged
         self._configured = pack(*self._configuration())
         self._gone = pack(*self.unplugged())
+        self._left = pack(
+            change_link(self.index, up=False),
+            change_link(self.index, text(3, f"gone{self.index}"), number(27, REAP)),
+        )
         self._port = port
         if port:
             elements = led(port, self.own4, self.own6, 80)
@@ -137,8 +141,7 @@ class Life(ABC):
 
     def leave(self) -> None:
         """Take the interface away; the sandbox stays."""
-        rename = change_link(self.index, text(3, f"gone{self.index}"), number(27, REAP))
-        self._route.send(pack(change_link(self.index, up=False), rename))
+        self._route.send(self._left)
         self.unplug()
 
     def unplug(self) -> None:

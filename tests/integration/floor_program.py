@@ -88,18 +88,19 @@ def host(table: str) -> dict[str, object]:
         if link.kind == "veth":
             port = Path("/sys/class/net") / link.name / "brport"
             found["hairpin"] = (port / "hairpin_mode").read_text()
+    found["elements"] = elements(table)
+    return found
+
+
+def elements(table: str) -> dict[str, int]:
+    """Count the elements of sets, without those that a controller always has."""
     with NetlinkSocket(NETLINK_NETFILTER) as nft:
         counts = {
             it.name: len(list_elements(nft, table, it.name))
             for it in list_sets(nft, table)
-            if not it.name.startswith("__")
+            if not it.name.startswith("__") and it.name not in ("closed", "proxy")
         }
-    # what a controller always has there
-    own = ("closed", "proxy")
-    found["elements"] = {
-        name: count for name, count in counts.items() if count and name not in own
-    }
-    return found
+    return {name: count for name, count in counts.items() if count}
 
 
 def files(pattern: str) -> list[str]:
@@ -120,7 +121,7 @@ def by_floor() -> dict[str, object]:
     found["files"] = files("/run/floor/files/*")
     life.end()
     network.end()
-    found["elements afterwards"] = host("floor")["elements"]
+    found["elements afterwards"] = elements("floor")
     return found
 
 
@@ -137,7 +138,7 @@ async def by_cnm() -> dict[str, object]:
         found["files"] = files("/run/cnm/*/files/*")
         await made.delete()
         await network.delete()
-        found["elements afterwards"] = host("cnm")["elements"]
+        found["elements afterwards"] = elements("cnm")
         return found
 
 
