@@ -6,6 +6,7 @@ has a host network of its own, and starts with nothing in its caches.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import resource
@@ -178,10 +179,15 @@ def _in_child(benchmark: Benchmark, way: Way, size: Size) -> Figures:
     return Figures({what: Series(**series) for what, series in found.items()})
 
 
+@functools.cache
+def _compiled() -> tempfile.TemporaryDirectory[str]:
+    """Return a directory for compiled modules, which is there as long as we are."""
+    return tempfile.TemporaryDirectory(prefix="cnm-benchmarks-")
+
+
 def _environment() -> dict[str, str]:
-    """Return the environment of a child: modules are not compiled again and again."""
-    compiled = f"{tempfile.gettempdir()}/cnm-benchmarks-{os.getuid()}"
-    mine = {**os.environ, "PATH": PATH, "PYTHONPYCACHEPREFIX": compiled}
+    """Return the environment of a child: modules are compiled once only."""
+    mine = {**os.environ, "PATH": PATH, "PYTHONPYCACHEPREFIX": _compiled().name}
     mine.pop("PYTHONDONTWRITEBYTECODE", None)
     return mine
 
