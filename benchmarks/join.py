@@ -123,7 +123,7 @@ BENCHMARK = Benchmark(
     against={TOGETHER: PUBLISH, APART: f"end of {PUBLISH}"},
     notes=[
         "CPU is the process's, user and kernel",
-        "the kernel workers' CPU is the whole machine's, and so an upper limit",
+        "the kernel workers' CPU is the whole machine's, and so a hint only",
         *joins.NOTES,
         f"many at once: {AT_ONCE}; compared with one at a time",
     ],

@@ -14,7 +14,13 @@ from .figures import Figures
 from .floor.host import Host
 from .floor.lives import BridgeLife
 from .lives import together
-from .meters import memory, own_time, wait_until_reaped, worker_time
+from .meters import (
+    memory,
+    own_time,
+    wait_until_reaped,
+    worker_time_since,
+    worker_times,
+)
 from .ways import Benchmark, Size, Way, backends
 
 MANY = 1000
@@ -34,7 +40,7 @@ class _Teardown:
     def made(self) -> None:
         """Note that there are sandboxes now."""
         self._note("memory of one", sum(memory()) - self._before, "kB")
-        self._started = own_time(), worker_time()
+        self._started = own_time(), worker_times()
 
     def reaped(self) -> None:
         """Wait until the kernel has reaped, and see what has become of the memory."""
@@ -44,7 +50,7 @@ class _Teardown:
         self._figures.add(f"{self._what}: until the last is reaped", waited, "ms")
         own, workers = self._started
         self._note("CPU", (own_time() - own) * 1000, "ms")
-        self._note("kernel workers' CPU", (worker_time() - workers) * 1000, "ms")
+        self._note("kernel workers' CPU", worker_time_since(workers) * 1000, "ms")
         self._note("memory that one leaves", sum(memory()) - self._before, "kB")
 
     def _note(self, what: str, value: float, unit: str) -> None:

@@ -33,12 +33,12 @@ def process_time(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def worker_time() -> float:
-    """Return the processor time of the kernel's own threads, in s.
+def worker_times() -> dict[str, int]:
+    """Return the processor time of each of the kernel's own threads, in ns.
 
     They work for the whole machine: what others do meanwhile is in it.
     """
-    total = 0
+    found = {}
     for entry in os.scandir("/proc"):
         if not entry.name.isdecimal():
             continue
@@ -46,8 +46,17 @@ def worker_time() -> float:
         with suppress(FileNotFoundError, ProcessLookupError):
             if _fields(f"{entry.path}/stat")[1] == _KTHREADD:
                 with open(f"{entry.path}/schedstat", encoding="ascii") as file:
-                    total += int(file.read().split()[0])
-    return total / 1e9
+                    found[entry.name] = int(file.read().split()[0])
+    return found
+
+
+def worker_time_since(before: dict[str, int]) -> float:
+    """Return what the kernel's own threads have used meanwhile, in s.
+
+    Those that have ended are not counted.
+    """
+    now = worker_times().items()
+    return sum(used - before.get(name, 0) for name, used in now) / 1e9
 
 
 def _fields(path: str) -> list[str]:
@@ -61,12 +70,12 @@ def processor(figures: Figures, what: str, each: int) -> Iterator[None]:
 
     :param each: how many operations there are in the block
     """
-    own, workers = own_time(), worker_time()
+    own, workers = own_time(), worker_times()
     yield
     wait_until_reaped()
     took = {
         f"{what}: CPU": own_time() - own,
-        f"{what}: kernel workers' CPU": worker_time() - workers,
+        f"{what}: kernel workers' CPU": worker_time_since(workers),
     }
     for name, seconds in took.items():
         figures.add(name, seconds / each * 1000, "ms")
