@@ -125,7 +125,7 @@ def _connected(figures: Figures, size: Size, path: Path, what: str) -> None:
 
 
 def _published(count: int) -> str:
-    return f"{count:,} ports published"
+    return f"published ports: {count:,}"
 
 
 def _plain() -> list[BridgeLife]:
