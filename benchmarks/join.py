@@ -1,131 +1,130 @@
-"""Join, leave and network creation, against the kernel's floor in the same run.
-
-Each way is measured in a host network of its own, and the ways take turns, because
-the machine is not always equally quick.
-"""
+"""A sandbox, its interface and a published port: the operation that counts."""
 
 from __future__ import annotations
 
-import json
-import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 
 import anyio
 
 import cnm
-from cnm.linux import NetlinkSocket, add_ifb, set_link
-from cnm.testing import private_host
+from cnm.linux import NetlinkSocket, add_ifb, choose_index, set_link
 
-from . import floor
+from .figures import Figures
+from .floor.host import Host
+from .floor.lives import BridgeLife, LineLife, ParentLife
+from .lives import COUNT, FIRST_PORT, JOIN, PUBLISH, measure, repeat, together
+from .meters import lateness, processor, wait_until_reaped
+from .peers import joins
+from .ways import Benchmark, Size, Way, backends
 
-ROUNDS = 5
-COUNT = 60
 AT_ONCE = 100
-WAYS = ("floor", "asyncio", "trio")
+TOGETHER = f"many at once, each: {PUBLISH}"
+APART = f"many at once, each: end of {PUBLISH}"
 
 
-async def timed(call: Callable[[], Awaitable[object]]) -> float:
-    """Return how many seconds an operation takes."""
-    started = time.perf_counter()
-    await call()
-    return time.perf_counter() - started
+def _floor(figures: Figures, size: Size, *, names: bool) -> None:
+    host = Host()
+    network = host.network(0)
+    network.begin()
+    count = size.of(COUNT)
+    make = partial(BridgeLife, host, network, names=names)
+    measure(figures, count, lambda number, port: make(number, port=port))
+    parent = host.network(1)
+    parent.index = _parent()
+    line = partial(LineLife, host, network, names=names)
+    repeat(figures, count, f"{JOIN}, ptp", line)
+    other = partial(ParentLife, host, parent, names=names)
+    repeat(figures, count, f"{JOIN}, macvlan", other)
 
 
-async def lateness(worst: list[float]) -> None:
-    """Note by how much the event loop is late, at worst."""
-    while True:
-        started = time.perf_counter()
-        await anyio.sleep(0.001)
-        worst[0] = max(worst[0], time.perf_counter() - started - 0.001)
+def _parent() -> int:
+    """Make a link that others can be made on; return its index."""
+    index = choose_index()
+    with NetlinkSocket() as route:
+        route.call(add_ifb("ifb0", index=index), set_link(index, up=True))
+    return index
 
 
-async def together(job: Callable[[str], Coroutine[object, object, None]]) -> None:
-    """Do something with many sandboxes at once."""
-    async with anyio.create_task_group() as tasks:
-        for number in range(AT_ONCE):
-            tasks.start_soon(job, f"t{number}")
-
-
-async def measure() -> dict[str, list[float]]:
-    """Return the seconds that each operation took."""
-    results: dict[str, list[float]] = {}
+async def _cnm(figures: Figures, size: Size) -> None:
     async with cnm.Controller() as controller:
         network = await controller.create_network("bench", ipv6=True)
         lines = await controller.create_network("lines", "ptp", ipv6=True)
-        with NetlinkSocket() as route:
-            route.call(add_ifb("ifb0"), set_link(name="ifb0", up=True))
+        _parent()
         lan = await controller.create_network(
             "lan", "macvlan", ipv6=True, options={"parent": "ifb0"}
         )
-
-        async def create(number: int) -> None:
-            await controller.create_network(f"n{number}", ipv6=True)
-
-        async def join(name: str, to: cnm.Network = network) -> None:
-            sandbox = await controller.create_sandbox(name)
-            await to.connect(sandbox)
-
-        async def leave(name: str) -> None:
-            await controller.sandbox(name).delete()
-
-        results["network"] = [await timed(partial(create, n)) for n in range(20)]
-        for suffix, to in (("", network), (" ptp", lines), (" macvlan", lan)):
-            joins = results[f"join{suffix}"] = []
-            leaves = results[f"leave{suffix}"] = []
-            for number in range(COUNT):
-                name = f"s{number}"
-                joins.append(await timed(partial(join, name, to)))
-                leaves.append(await timed(partial(leave, name)))
-                for endpoint in to.endpoints:
-                    await endpoint.delete()
-        worst = [0.0]
-        async with anyio.create_task_group() as watch:
-            watch.start_soon(lateness, worst)
-            for what, job in (("join", join), ("leave", leave)):
-                whole = await timed(partial(together, job))
-                results[f"{what} at once"] = [whole / AT_ONCE]
-                results[f"loop late, {what}s at once"] = [worst[0]]
-                worst[0] = 0.0
-            watch.cancel_scope.cancel()
-    return results
+        with figures.timing(f"{PUBLISH}, the first of a process"):
+            sandbox = await controller.create_sandbox("first")
+            await network.connect(sandbox, ports=[f"{FIRST_PORT}:80"])
+        await sandbox.delete()
+        count = size.of(COUNT)
+        for what, to, port in (
+            (JOIN, network, 0),
+            (PUBLISH, network, FIRST_PORT),
+            (f"{JOIN}, ptp", lines, 0),
+            (f"{JOIN}, macvlan", lan, 0),
+        ):
+            await _one_by_one(figures, count, what, controller, to, port)
+        await _at_once(figures, size, controller, network)
 
 
-def child(way: str) -> None:
-    """Measure one way, and print the results."""
-    private_host()
-    if way == "floor":
-        results = floor.measure(COUNT)
-    else:
-        results = anyio.run(measure, backend=way)
-    print(json.dumps(results))
+async def _one_by_one(
+    figures: Figures,
+    count: int,
+    what: str,
+    controller: cnm.Controller,
+    network: cnm.Network,
+    port: int,
+) -> None:
+    """Make sandboxes and remove them, one after the other."""
+    with processor(figures, f"{what}, and its end", count):
+        for number in range(count):
+            ports = [f"{port + number}:80"] if port else []
+            with figures.timing(what):
+                sandbox = await controller.create_sandbox(f"s{number}")
+                await network.connect(sandbox, ports=ports)
+            with figures.timing(f"end of {what}"):
+                await sandbox.delete()
+        await anyio.to_thread.run_sync(wait_until_reaped)
 
 
-def main() -> None:
-    """Measure all ways in turn, and print medians and ratios."""
-    found: dict[str, dict[str, list[float]]] = {way: {} for way in WAYS}
-    for _ in range(ROUNDS):
-        for way in WAYS:
-            command = [sys.executable, "-m", "benchmarks", "join", way]
-            output = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
-            for what, values in json.loads(output).items():
-                found[way].setdefault(what, []).append(statistics.median(values))
-    print(f"median and best of {ROUNDS} rounds in ms; ratios to the floor's")
-    print(f"{'':28}{'floor':>16}{'asyncio':>22}{'trio':>22}")
-    for what in found["asyncio"]:
-        base = found["floor"].get(what.removesuffix(" at once"))
-        line = f"{what:28}"
-        for way in WAYS:
-            values = found[way].get(what) or (base if way == "floor" else None)
-            if not values:
-                line += f"{'':16}"
-                continue
-            median, best = statistics.median(values), min(values)
-            line += f"{median * 1000:9.2f}{best * 1000:7.2f}"
-            if way != "floor":
-                ratio = median / statistics.median(base) if base else None
-                line += f"{ratio:5.2f}x" if ratio else f"{'':6}"
-        print(line)
+async def _at_once(
+    figures: Figures, size: Size, controller: cnm.Controller, network: cnm.Network
+) -> None:
+    """Make many sandboxes at once, and see that the loop goes on meanwhile."""
+
+    async def join(number: int) -> None:
+        sandbox = await controller.create_sandbox(f"t{number}")
+        await network.connect(sandbox, ports=[f"{FIRST_PORT + number}:80"])
+
+    async def leave(number: int) -> None:
+        await controller.sandbox(f"t{number}").delete()
+
+    async with lateness(figures, "nothing to do"):
+        await anyio.sleep(1)
+    for what, job in ((TOGETHER, join), (APART, leave)):
+        async with lateness(figures, what):
+            with figures.timing(what, size.of(AT_ONCE)):
+                await together(job, size.of(AT_ONCE))
+    await anyio.to_thread.run_sync(wait_until_reaped)
+
+
+BENCHMARK = Benchmark(
+    name="join",
+    title="A sandbox joins a dual-stack bridge network, with a published port",
+    ways=[
+        Way(name="floor", measure=partial(_floor, names=False)),
+        Way(name="floor with names", measure=partial(_floor, names=True)),
+        *backends(_cnm),
+        *joins.WAYS,
+    ],
+    shown=[PUBLISH, f"end of {PUBLISH}"],
+    told=[TOGETHER, f"{TOGETHER}: the loop late by at most"],
+    against={TOGETHER: PUBLISH, APART: f"end of {PUBLISH}"},
+    notes=[
+        "CPU is the process's, user and kernel",
+        "the kernel workers' CPU is the whole machine's, and so a hint only",
+        *joins.NOTES,
+        f"many at once: {AT_ONCE}; compared with one at a time",
+    ],
+)

@@ -1,0 +1,1 @@
+"""Other ways to make container networks, by their real interfaces."""
