@@ -7,7 +7,7 @@ there are: nobody waits for that, and what comes together is done together.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
@@ -59,21 +59,20 @@ class Forgetter:
             await self.flush()
 
     async def settle_ports(
-        self, requests: Sequence[PortRequest], former: Iterable[PortBinding] = ()
+        self, requests: Iterable[PortRequest], former: Iterable[PortBinding] = ()
     ) -> None:
         """Return when nothing of ports that are asked for is to be forgotten any more.
 
-        Whoever asks for any port is to be given none of :attr:`busy`.
+        Whoever asks for one of several is to be given none of :attr:`busy`.
 
         :param former: bindings whose ports are preferred
         """
         busy = self.busy
         if not busy:
             return
-        wanted = {(it.proto, it.host_port) for it in requests}
+        wanted = {(it.proto, it.host_port) for it in requests if not it.host_port_end}
         wanted |= {(it.proto, it.host_port) for it in former}
-        ranges = any(it.host_port_end > it.host_port for it in requests)
-        if ranges or not busy.isdisjoint(wanted):
+        if not busy.isdisjoint(wanted):
             await self.flush()
 
     @property

@@ -62,7 +62,7 @@ class Claim:
     :param before: the bindings that the endpoint has
     :param holding: the sockets of those; new ones are put to them
     :param preferred: bindings of former times, whose ports are tried first
-    :param busy: ports that are not chosen where any will do
+    :param busy: ports that are not chosen where others will do
     :param setting: reads a setting of the kernel
     """
 
@@ -163,7 +163,9 @@ class Claim:
         # what was another request's may be had, unless there is one of its own
         yield from sorted(former, key=lambda port: not self._was_for(group, port))
         if group.first:
-            yield from range(group.first, group.last + 1)
+            for port in range(group.first, group.last + 1):
+                if (group.proto, port) not in self._busy:
+                    yield port
         else:
             yield from self._registry.ephemeral.candidates(
                 group.proto, self._ephemeral_pool(), self._busy

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from ..errors import NoAvailablePort
 from ..linux.forgetter import Forgetter
 from .publication import (
     LOOPBACK6,
@@ -108,7 +109,14 @@ class PortMapper:
         host = await self._present_host(publication)
         if self._translation is not None:
             plan = self._translation.publish
-            bindings, outdated = await self._kernel.run(plan, publication, host, busy)
+            try:
+                done = await self._kernel.run(plan, publication, host, busy)
+            except NoAvailablePort:
+                if self._forgetter is None or not busy:
+                    raise
+                await self._forgetter.flush()
+                done = await self._kernel.run(plan, publication, host)
+            bindings, outdated = done
             # before new clients come, whose connections would be forgotten, too
             await self._forget(outdated, now=True)
             return bindings

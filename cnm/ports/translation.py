@@ -70,7 +70,7 @@ class Translation:
     ) -> tuple[tuple[PortBinding, ...], list[Port]]:
         """Plan: publish exactly what a publication says, or change nothing.
 
-        :param busy: ports that are not to be chosen where any will do
+        :param busy: ports that are not to be chosen where others will do
         :return: all bindings, and the ports whose connections are out of date
         """
         endpoint = publication.endpoint

@@ -160,17 +160,18 @@ async def test_an_adopted_namespace_whose_loopback_is_down(
     assert await resolve(box, "box") == ["10.9.0.2"]
 
 
-async def test_no_socket_is_left(controller: cnm.Controller) -> None:
-    before = len(os.listdir("/proc/self/fd"))
-    front = await controller.create_network("front", subnets=["10.9.0.0/24"])
-    boxes = [await controller.create_sandbox(f"box{n}") for n in range(10)]
-    for box in boxes:
-        await front.connect(box)
-    # a socket for UDP and one for TCP; the kernel's sockets and the namespace
-    assert len(os.listdir("/proc/self/fd")) - before <= 4 * len(boxes) + 10
-    for box in boxes:
-        await box.delete()
-    assert len(os.listdir("/proc/self/fd")) - before <= 10
+async def test_no_socket_is_left() -> None:
+    async with cnm.Controller(ready_namespaces=0) as controller:
+        before = len(os.listdir("/proc/self/fd"))
+        front = await controller.create_network("front", subnets=["10.9.0.0/24"])
+        boxes = [await controller.create_sandbox(f"box{n}") for n in range(10)]
+        for box in boxes:
+            await front.connect(box)
+        # a socket for UDP and one for TCP; the kernel's sockets and the namespace
+        assert len(os.listdir("/proc/self/fd")) - before <= 4 * len(boxes) + 10
+        for box in boxes:
+            await box.delete()
+        assert len(os.listdir("/proc/self/fd")) - before <= 10
 
 
 async def test_the_hosts_own_network(

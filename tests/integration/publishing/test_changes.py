@@ -315,9 +315,18 @@ async def test_any_port_is_not_one_that_is_to_be_forgotten(
     (second, *_) = await endpoint.publish("80")
     assert second.host_port != first.host_port
     assert flushed == []
-    # one that is asked for is waited for
-    await endpoint.publish(f"{first.host_port}:81")
-    assert flushed == [{("tcp", first.host_port)}]
+    some = f"{first.host_port}-{first.host_port + 2}"
+    (third, *_) = await endpoint.publish(f"{some}:81")
+    assert third.host_port == first.host_port + 2
+    assert flushed == []
+    # when no other one of a range is left, it is waited for
+    await endpoint.unpublish(third)
+    await endpoint.publish(f"{some}:82", f"{some}:83")
+    assert flushed == [{("tcp", it.host_port) for it in (first, third)}]
+    # and so is one that is asked for
+    await endpoint.unpublish("82")
+    await endpoint.publish(f"{first.host_port}:84")
+    assert len(flushed) == 2
 
 
 async def test_the_next_owner_of_an_address(
