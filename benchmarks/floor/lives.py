@@ -112,6 +112,8 @@ class Life(ABC):
         _libc.mount(_OWN, self.key.encode(), None, _BIND, None)
         self._route = Netlink()
         self._route.send(self._loopback)
+        write("/proc/sys/net/ipv6/conf/default/accept_ra", b"0")
+        write("/proc/sys/net/ipv6/mld_qrv", b"1")
         self._netns = os.open(_OWN, os.O_RDONLY)
         _libc.setns(self.host.home, _NEWNET)
         if self._names:
@@ -127,11 +129,10 @@ class Life(ABC):
         """Give the sandbox its interface."""
         struct.pack_into("=I", self._plugged, self._netns_at, self._netns)
         self.host.route.send(self._plugged)
-        _libc.setns(self._netns, _NEWNET)
-        write("/proc/sys/net/ipv6/conf/eth0/accept_ra", b"0")
         if self._names:
+            _libc.setns(self._netns, _NEWNET)
             self._resolver = listener("127.0.0.11", 53)
-        _libc.setns(self.host.home, _NEWNET)
+            _libc.setns(self.host.home, _NEWNET)
         self._route.send(self._configured)
 
     def publish(self) -> None:

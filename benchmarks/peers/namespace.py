@@ -25,14 +25,14 @@ class Namespace:
     def make(self) -> None:
         home = namespaces.open_namespace(namespaces.OWN)
         try:
-            namespaces.create(self.path, home, _loopback_up)
+            namespaces.unshare(namespaces.CLONE_NEWNET)
+            namespaces.pin(namespaces.OWN, self.path)
+            with NetlinkSocket() as route:
+                route.call(set_link(1, up=True))
+            namespaces.enter(home)
         finally:
             os.close(home)
 
     def remove(self) -> None:
         namespaces.unpin(self.path)
 
-
-def _loopback_up() -> None:
-    with NetlinkSocket() as route:
-        route.call(set_link(1, up=True))
