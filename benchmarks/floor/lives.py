@@ -113,7 +113,6 @@ class Life(ABC):
         self._route = Netlink()
         self._route.send(self._loopback)
         write("/proc/sys/net/ipv6/conf/default/accept_ra", b"0")
-        write("/proc/sys/net/ipv6/mld_qrv", b"1")
         self._netns = os.open(_OWN, os.O_RDONLY)
         _libc.setns(self.host.home, _NEWNET)
         if self._names:

@@ -35,4 +35,3 @@ class Namespace:
 
     def remove(self) -> None:
         namespaces.unpin(self.path)
-

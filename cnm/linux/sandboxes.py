@@ -17,14 +17,6 @@ from .netlink import NetlinkSocket
 KEPT_SANDBOXES = 64
 
 _LOOPBACK = 1
-#: Settings of a new namespace.
-_DEFAULTS = {
-    # a setting of each interface would cost more than one of the namespace
-    "net.ipv6.conf.default.accept_ra": "0",
-    # A bridge floods each report of a multicast group to all of its ports. They are not
-    # lost on the way: one will do (RFC 3810, 9.1, has two).
-    "net.ipv6.mld_qrv": "1",
-}
 
 
 class SandboxSockets:
@@ -48,7 +40,7 @@ def make_sandbox(home: int) -> SandboxSockets:
     """Make a network namespace; it ends with what is returned, unless it is pinned.
 
     Its loopback is up. No interface in it hears router advertisements, unless somebody
-    says so.
+    says so: a setting of each interface would cost more than that of the namespace.
 
     :param home: file descriptor of the namespace that the calling thread comes back to
     :raises KernelError: if it cannot be made. The thread may not have come back then
@@ -58,8 +50,7 @@ def make_sandbox(home: int) -> SandboxSockets:
         route = NetlinkSocket()
         try:
             route.call(set_link(_LOOPBACK, up=True))
-            for name, value in _DEFAULTS.items():
-                _set(name, value)
+            _ignore_router_advertisements()
             return SandboxSockets(namespaces.open_namespace(namespaces.OWN), route)
         except BaseException:
             route.close()
@@ -68,11 +59,11 @@ def make_sandbox(home: int) -> SandboxSockets:
         namespaces.enter(home)
 
 
-def _set(name: str, value: str) -> None:
+def _ignore_router_advertisements() -> None:
     try:
-        sysctl.write(name, value)
+        sysctl.write("net.ipv6.conf.default.accept_ra", "0")
     except KernelError as exc:
-        if exc.errno != errno.ENOENT:  # a kernel without IPv6 needs none
+        if exc.errno != errno.ENOENT:  # a kernel without IPv6 hears none
             raise
 
 

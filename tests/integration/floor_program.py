@@ -68,7 +68,6 @@ def sandbox(found: dict[str, object]) -> None:
     conf = Path("/proc/sys/net/ipv6/conf/eth0")
     for name in ("accept_ra", "addr_gen_mode"):
         found[name] = (conf / name).read_text()
-    found["mld_qrv"] = Path("/proc/sys/net/ipv6/mld_qrv").read_text()
     for name in ("tcp", "udp", "tcp6", "udp6"):
         lines = Path(f"/proc/thread-self/net/{name}").read_text().splitlines()[1:]
         found[name] = sorted(line.split()[1] + line.split()[3] for line in lines)

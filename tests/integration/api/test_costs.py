@@ -170,7 +170,7 @@ async def test_costs(tmp_path: Path, system_calls: Faults) -> None:
 #: tell of routes depends on who comes first).
 EXPECTED = {
     "create network": Cost(2, 5, 21, 2, 30),
-    "create sandbox and connect": Cost(2, 3, 11, 6, 36),
+    "create sandbox and connect": Cost(2, 3, 11, 6, 35),
     "publish": Cost(1, 2, 6, 2, 5),
     "leave": Cost(2, 3, 10, 2, 4),
     "delete sandbox": Cost(2, 2, 6, 2, 12),
