@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 
 from ..errors import KernelError
 from . import namespaces
 from .sandboxes import SandboxSockets, make_sandbox
 
+_NICE = 10
 _logger = logging.getLogger(__name__)
 
 
@@ -65,6 +67,8 @@ class Ready:
     def _fill(self) -> None:
         try:
             namespaces.enter(self._home)
+            # whoever needs one now goes first
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
             while self._is_needed():
                 made = make_sandbox(self._home)
                 with self._changed:
