@@ -67,6 +67,12 @@ class Store(ABC):
     #: are given 60 seconds each.
     prompt: ClassVar[bool] = False
 
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        # what another class says of its transactions holds for those only
+        if "transaction" in cls.__dict__ and "prompt" not in cls.__dict__:
+            cls.prompt = False
+
     @abstractmethod
     async def open(self) -> None:
         """Make the store ready.
