@@ -368,8 +368,8 @@ class Network:
             self._services.routes.regard(*self._state.links)
             await self._services.admit()
             self._services.bus.publish(NetworkDeleted(network=self._info))
-        if failures:
-            raise TeardownError(f"removing network {self.name!r}", failures)
+            if failures:
+                raise TeardownError(f"removing network {self.name!r}", failures)
 
     def _check_unused(self, *, force: bool) -> None:
         if self._info.config_only and any(

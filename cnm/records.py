@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from ipaddress import IPv4Interface, IPv6Interface
+from ipaddress import IPv4Interface, IPv6Address, IPv6Interface
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -17,6 +18,8 @@ from .types import (
     EndpointInfo,
     IPAddress,
     IPAMData,
+    IPInterface,
+    IPNetwork,
     NetworkInfo,
     NetworkState,
     PortBinding,
@@ -62,8 +65,15 @@ def _address(value: Any) -> IPAddress | None:
     return ipaddress.ip_address(value) if value else None
 
 
-def _string(value: object) -> str | None:
-    return None if value is None else str(value)
+def _string(value: IPAddress | IPInterface | IPNetwork | None) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, IPv6Address) or value.scope_id is not None:
+        return str(value)
+    # what ipaddress takes ten times as long for, three times in a join
+    text = socket.inet_ntop(socket.AF_INET6, value.packed)
+    length = f"/{value.network.prefixlen}" if isinstance(value, IPv6Interface) else ""
+    return text + length
 
 
 def network_record(info: NetworkInfo, state: NetworkState) -> dict[str, JSON]:
