@@ -355,10 +355,11 @@ class Network:
                 return
             self._check_unused(force=force)
             self._deleting = True
+            failures: list[Exception] = []
             try:
                 with anyio.CancelScope(shield=True):
                     remove = leaving.remove_network
-                    failures = await remove(self._services, self, force=force)
+                    failures += await remove(self._services, self, force=force)
             except BaseException:
                 self._deleting = False
                 raise
@@ -368,17 +369,17 @@ class Network:
             self._services.routes.regard(*self._state.links)
             await self._services.admit()
             self._services.bus.publish(NetworkDeleted(network=self._info))
-            if failures:
-                raise TeardownError(f"removing network {self.name!r}", failures)
+        if failures:
+            raise TeardownError(f"removing network {self.name!r}", failures)
 
     def _check_unused(self, *, force: bool) -> None:
         if self._info.config_only and any(
             other.info.config_from == self.name for other in self._services.networks
         ):
             raise ForbiddenError(f"configuration network {self.name!r} is in use")
-        if (self.endpoints or self.directory.reserved) and not force:
-            active = [(each.name, each.id) for each in self.endpoints]
-            active += [(name, "") for name in self.directory.reserved]
+        active = [(each.name, each.id) for each in self.endpoints]
+        active += [(name, "") for name in self.directory.reserved]
+        if active and not force:
             raise ActiveEndpointsError(self.name, active)
 
     async def ipam_status(self) -> Mapping[IPNetwork, PoolStatus]:
