@@ -340,8 +340,7 @@ class Network:
     async def delete(self, *, force: bool = False) -> None:
         """Remove the network.
 
-        Once begun, it is not interrupted by cancellation. To delete it twice is no
-        error.
+        Once begun, it is not interrupted by cancellation. To do it twice is no error.
 
         :param force: remove its endpoints first, and go on past failures; they are
             raised together at the end, when the network is gone
