@@ -26,6 +26,7 @@ from cnm.plugins import GROUPS
 
 from . import private_host
 from .conformance import ConformanceError, check_ipam_driver, check_network_driver
+from .fakes import FakeDriver
 from .machines import Machine
 
 #: Options, and what they have checked.
@@ -107,9 +108,19 @@ def cnm_store() -> cnm.MemoryStore:
 
 
 @pytest.fixture
-async def cnm_controller(cnm_store: cnm.MemoryStore) -> AsyncIterator[cnm.Controller]:
+def cnm_fake_driver() -> FakeDriver:
+    """The driver ``"fake"`` of ``cnm_controller``: it notes what it is told."""
+    return FakeDriver()
+
+
+@pytest.fixture
+async def cnm_controller(
+    cnm_store: cnm.MemoryStore, cnm_fake_driver: FakeDriver
+) -> AsyncIterator[cnm.Controller]:
     """A running controller, which removes all that it has made."""
-    async with cnm.Controller("test", store=cnm_store) as controller:
+    async with cnm.Controller(
+        "test", store=cnm_store, drivers={"fake": cnm_fake_driver}
+    ) as controller:
         yield controller
 
 

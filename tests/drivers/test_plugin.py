@@ -18,7 +18,6 @@ def anyio_backend(request):
 TESTS = """
 import socket
 import anyio, cnm, pytest
-from cnm.testing.fakes import FakeDriver
 
 pytestmark = pytest.mark.anyio
 
@@ -35,14 +34,13 @@ async def test_two_hosts(cnm_controller, cnm_host, cnm_store):
         for controller in (cnm_controller, other):
             await controller.create_network("front", subnets=["10.9.0.0/24"])
 
-async def test_a_fake():
-    fake = FakeDriver()
-    fake.fail["endpoint.joined"] = OSError("no cable")
-    async with cnm.Controller(drivers={"fake": fake}) as controller:
-        network = await controller.create_network("n", "fake")
-        with pytest.raises(cnm.DriverError, match="no cable"):
-            await network.connect(await controller.create_sandbox("box"))
-    assert fake.calls[-1] == "network.deleted"
+async def test_a_fake(cnm_controller, cnm_sandbox, cnm_fake_driver):
+    cnm_fake_driver.fail["endpoint.joined"] = OSError("no cable")
+    network = await cnm_controller.create_network("n", "fake")
+    with pytest.raises(cnm.DriverError, match="no cable"):
+        await network.connect(cnm_sandbox)
+    await network.delete()
+    assert cnm_fake_driver.calls[-1] == "network.deleted"
 """
 
 
