@@ -48,7 +48,7 @@ async def join(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> None
     """Join an endpoint to a sandbox; the caller has the locks of both."""
     info = endpoint.info
     name = await sandbox.choose_interface(
-        info.interface_name, endpoint.network.interface_prefix
+        info.interface_name, endpoint.network.state.interface_prefix
     )
     joined = _joined(endpoint, sandbox, name)
     intent = {"sandbox": sandbox.id, "interface": name}

@@ -146,9 +146,9 @@ class Network:
         return self._state.links
 
     @property
-    def interface_prefix(self) -> str:
-        """What the names of its interfaces in sandboxes begin with."""
-        return self._state.interface_prefix
+    def state(self) -> NetworkState:
+        """What its driver wants remembered."""
+        return self._state
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:

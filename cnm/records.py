@@ -107,6 +107,7 @@ def network_record(info: NetworkInfo, state: NetworkState) -> dict[str, JSON]:
         "driver_state": dict(info.driver_state),
         "prefix": state.interface_prefix,
         "links": list(state.links),
+        "parents": list(state.parents),
     }
 
 
@@ -140,6 +141,7 @@ def network_state(record: Mapping[str, JSON]) -> NetworkState:
     return NetworkState(
         interface_prefix=value["prefix"],
         links=tuple(value["links"]),
+        parents=tuple(value.get("parents", ())),
         state=frozen(value["driver_state"]),
     )
 

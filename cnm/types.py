@@ -328,10 +328,13 @@ class NetworkState:
     :ivar interface_prefix: what the names of interfaces in sandboxes begin with
     :ivar links: indexes of the network's links in the controller's namespace, whose
         routes are not taken for somebody else's
+    :ivar parents: indexes of others' links there that the network cannot do without. It
+        is looked at when one of them is deleted
     """
 
     interface_prefix: str = "eth"
     links: tuple[int, ...] = ()
+    parents: tuple[int, ...] = ()
     state: Mapping[str, JSON] = field(default_factory=_empty)
 
 

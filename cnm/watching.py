@@ -109,7 +109,15 @@ class Watcher:
         mark, _, identity = alias.rpartition(":")
         return mark == self._services.mark and self._services.has_link(identity)
 
+    def _is_parent(self, index: int) -> bool:
+        """Tell whether a network cannot do without a link that is somebody else's."""
+        return any(
+            index in network.state.parents for network in self._services.networks
+        )
+
     def _link_gone(self, change: LinkGone) -> None:
+        if self._is_parent(change.index):
+            self._damaged.set()
         if not self._is_ours(change.alias):
             return
         services, identity = self._services, change.alias.rpartition(":")[2]

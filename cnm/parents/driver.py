@@ -199,6 +199,7 @@ class ParentDriver(NetworkDriver, ABC, Generic[O]):
         return NetworkState(
             interface_prefix=options.container_iface_prefix,
             links=present.made,
+            parents=() if present.parent in present.made else (present.parent,),
             state={"parent": present.parent, "shim": present.shim},
         )
 

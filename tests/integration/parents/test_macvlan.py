@@ -10,7 +10,7 @@ import anyio.to_thread
 import pytest
 
 import cnm
-from cnm import Controller, SQLiteStore
+from cnm import Controller, DamageFound, SQLiteStore
 from cnm.lifecycle import remove_table
 from cnm.linux import (
     NetlinkSocket,
@@ -209,6 +209,21 @@ async def test_a_parent_that_is_down(controller: Controller) -> None:
             assert "ifb7" in host_links()
         finally:
             route.call(delete_link(name="ifb7"))
+
+
+async def test_a_parent_that_is_deleted_is_missed_at_once(lan: Namespace) -> None:
+    async with (
+        Controller(on_damage="report") as controller,
+        controller.subscribe(DamageFound) as events,
+    ):
+        network = await create(controller)
+        await pair(controller, network)
+        with NetlinkSocket() as route:
+            route.call(delete_link(name=PARENT))
+        with anyio.fail_after(5):
+            found = (await anext(events)).differences
+        assert found[0].problem == "link lan0 is gone"
+        await network.delete(force=True)
 
 
 async def test_a_parent_that_is_deleted(lan: Namespace) -> None:

@@ -278,7 +278,9 @@ def network() -> NetworkInfo:
 def test_records_come_back() -> None:
     info, state = (
         network(),
-        NetworkState(interface_prefix="lan", links=(5,), state={"deep": {"k": [1]}}),
+        NetworkState(
+            interface_prefix="lan", links=(5,), parents=(6,), state={"deep": {"k": [1]}}
+        ),
     )
     record = json.loads(json.dumps(network_record(info, state)))
     assert network_info(record) == info
