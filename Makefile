@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # every process has a host network of its own
-PARALLEL ?= --numprocesses=auto --maxprocesses=8 --dist=loadfile
+PARALLEL ?= --numprocesses=auto --maxprocesses=8 --dist=worksteal
 
 .PHONY: demo test test-vm soak lowest example lint types docs bench clean python
 
