@@ -107,7 +107,8 @@ def network_record(info: NetworkInfo, state: NetworkState) -> dict[str, JSON]:
         "driver_state": dict(info.driver_state),
         "prefix": state.interface_prefix,
         "links": list(state.links),
-        "parents": list(state.parents),
+        # few have any, and those of former versions had none
+        **({"parents": list(state.parents)} if state.parents else {}),
     }
 
 

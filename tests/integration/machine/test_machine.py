@@ -28,7 +28,7 @@ from cnm.lifecycle import remove_table
 from cnm.linux import NetlinkSocket, delete_link, dump_links, parse_link
 
 #: Runs and steps of each; ``make soak`` sets more, and seeds of its own.
-RUNS = int(os.environ.get("CNM_TEST_MACHINE_RUNS", "25"))
+RUNS = int(os.environ.get("CNM_TEST_MACHINE_RUNS", "16"))
 STEPS = int(os.environ.get("CNM_TEST_MACHINE_STEPS", "50"))
 SEED = int(os.environ.get("CNM_TEST_MACHINE_SEED", "5"))
 
