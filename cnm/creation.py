@@ -248,57 +248,73 @@ async def create_endpoint(
     services: Services, driver: Driver, network: NetworkInfo, request: EndpointRequest
 ) -> EndpointInfo:
     """Create an endpoint whose name has been reserved."""
+    async with Rollback() as rollback:
+        info = await request_endpoint(services, network, request, rollback)
+        intent = {"endpoint": endpoint_record(info, None)}
+        journal = services.journal
+        async with journal.operation("endpoint.create", info.id, intent) as operation:
+            operation.absorb(rollback)
+            info = await introduce(services, driver, info, operation)
+            await operation.commit(Put(ENDPOINT + info.id, endpoint_record(info, None)))
+            known = services.networks.get(network.id)
+            if known is None or known.deleting:  # by force, meanwhile
+                await services.journal.write(Delete(ENDPOINT + info.id))
+                raise NetworkNotFound(network.name)
+    return info
+
+
+async def request_endpoint(
+    services: Services,
+    network: NetworkInfo,
+    request: EndpointRequest,
+    rollback: Rollback,
+) -> EndpointInfo:
+    """Return an endpoint that has its addresses, and that nobody knows yet.
+
+    :param rollback: is told how to give the addresses back
+    """
     identity = secrets.token_hex(32)
     ipam = await services.ipam(network.ipam)
-    async with Rollback() as rollback:
-        address, address6 = await allocation.request_addresses(
-            ipam, network, identity, request, rollback
-        )
-        info = EndpointInfo(
-            id=identity,
-            name=request.name,
-            network=network,
-            created=datetime.now(UTC),
-            address=address,
-            address6=address6,
-            mac=request.mac,
-            configured_mac=request.mac,
-            link_local=request.link_local,
-            aliases=request.aliases,
-            links=frozen(request.links),
-            port_requests=request.ports,
-            exposed=request.exposed,
-            labels=frozen(request.labels),
-            options=frozen(request.options),
-            gateway_priority=request.gateway_priority,
-            interface_name=request.interface_name,
-            sysctls=frozen(request.sysctls),
-        )
-        return await _tell_created(services, driver, info)
+    address, address6 = await allocation.request_addresses(
+        ipam, network, identity, request, rollback
+    )
+    return EndpointInfo(
+        id=identity,
+        name=request.name,
+        network=network,
+        created=datetime.now(UTC),
+        address=address,
+        address6=address6,
+        mac=request.mac,
+        configured_mac=request.mac,
+        link_local=request.link_local,
+        aliases=request.aliases,
+        links=frozen(request.links),
+        port_requests=request.ports,
+        exposed=request.exposed,
+        labels=frozen(request.labels),
+        options=frozen(request.options),
+        gateway_priority=request.gateway_priority,
+        interface_name=request.interface_name,
+        sysctls=frozen(request.sysctls),
+    )
 
 
-async def _tell_created(
-    services: Services, driver: Driver, info: EndpointInfo
+async def introduce(
+    services: Services, driver: Driver, info: EndpointInfo, rollback: Rollback
 ) -> EndpointInfo:
-    """Have the driver and the store know an endpoint that has its addresses."""
-    record = endpoint_record(info, None)
-    intent = {"endpoint": record}
-    journal = services.journal
-    async with journal.operation("endpoint.create", info.id, intent) as operation:
-        event = EndpointCreated(endpoint=info)
-        undo = partial(services.handle, driver, EndpointDeleted(endpoint=info))
-        state = await services.answer(driver, event, EndpointState, NoneType, undo=undo)
-        operation.push(undo)
-        if state is not None:
-            if info.mac and state.mac not in ("", info.mac):
-                reason = f"changed the MAC address to {state.mac!r}"
-                raise DriverError(driver.name, event.name, reason)
-            mac = state.mac or info.mac
-            info = replace(info, mac=mac, driver_state=frozen(state.state))
-            record = {**record, "mac": mac, "driver_state": dict(state.state)}
-        await operation.commit(Put(ENDPOINT + info.id, record))
-        network = services.networks.get(info.network.id)
-        if network is None or network.deleting:  # by force, meanwhile
-            await services.journal.write(Delete(ENDPOINT + info.id))
-            raise NetworkNotFound(info.network.name)
-    return info
+    """Have the driver know an endpoint; return it with what the driver adds.
+
+    :param rollback: is told how to have the driver forget it
+    """
+    event = EndpointCreated(endpoint=info)
+    undo = partial(services.handle, driver, EndpointDeleted(endpoint=info))
+    state = await services.answer(driver, event, EndpointState, NoneType, undo=undo)
+    rollback.push(undo)
+    if state is None:
+        return info
+    if info.mac and state.mac not in ("", info.mac):
+        reason = f"changed the MAC address to {state.mac!r}"
+        raise DriverError(driver.name, event.name, reason)
+    mac = state.mac or info.mac
+    return replace(info, mac=mac, driver_state=frozen(state.state))

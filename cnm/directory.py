@@ -66,7 +66,7 @@ class Directory(Generic[T]):
         try:
             yield
         finally:
-            if self._names[name] is None:
+            if self._names.get(name, self) is None:
                 del self._names[name]
 
     def add(self, item: T) -> None:

@@ -40,6 +40,7 @@ from .events import (
     PoolInspected,
     PoolReleased,
     PoolRequested,
+    PublishInfo,
 )
 from .hookspecs import (
     IPAMDriver,
@@ -127,6 +128,7 @@ __all__ = [
     "PoolStatus",
     "PortBinding",
     "PortRequest",
+    "PublishInfo",
     "Requirements",
     "Rollback",
     "Route",

@@ -26,9 +26,9 @@ from .events import (
 from .gateways import Candidate
 from .joining import candidate_of
 from .plugins import Driver
-from .publishing import Change, Role
 from .records import ENDPOINT, Attachment
 from .requests import port_requests, with_more, without
+from .roles import NOTHING, Change, Role
 from .services import Services
 from .store import Delete
 from .types import JSON, EndpointInfo, NetworkInfo, PortBinding, PortRequest
@@ -58,7 +58,7 @@ class Endpoint:
         self._driver = driver
         self._info = info
         self._attachment = attachment
-        self._role = Role()
+        self._role = NOTHING
         self._deleted = False
         #: whether it is on its way out of its sandbox
         self.leaving: bool = False
@@ -376,6 +376,11 @@ class Endpoint:
         if sandbox is not None:
             sandbox.detach(self)
             self._services.reaper.want(sandbox.key)
+
+    def discard(self) -> None:
+        """Note that it has not come into being."""
+        self._deleted = True
+        self._network.directory.remove(self)
 
     def removed(self) -> None:
         """Note that the endpoint is gone, and tell subscribers."""

@@ -37,6 +37,7 @@ from .events import (
     PoolInspected,
     PoolReleased,
     PoolRequested,
+    PublishInfo,
 )
 from .options import NoOptions
 from .reports import Difference
@@ -141,13 +142,16 @@ class NetworkDriver:
     @hookspec
     async def cnm_endpoint_published(
         self, event: EndpointPublished
-    ) -> tuple[PortBinding, ...]:
-        """Make exactly the requested ports reachable, and say how they are."""
+    ) -> tuple[PortBinding, ...] | PublishInfo:
+        """Make exactly the requested ports reachable, or say how that is done."""
         return ()
 
     @hookspec
-    async def cnm_endpoint_unpublished(self, event: EndpointUnpublished) -> None:
-        """Make all ports of the endpoint unreachable again."""
+    async def cnm_endpoint_unpublished(
+        self, event: EndpointUnpublished
+    ) -> PublishInfo | None:
+        """Make all ports of the endpoint unreachable again, or say how that is done."""
+        return None
 
     @hookspec
     async def cnm_endpoint_inspected(

@@ -102,15 +102,18 @@ def place(
     join: JoinInfo,
     defaults: Sequence[DefaultRoute],
     previous: Sequence[DefaultRoute],
+    publish: Callable[[Sockets], None] | None,
     finish: Visit,
 ) -> int:
     """Plan: make or move the interface into the sandbox, and configure it.
 
     If it fails, the sandbox is as before; what the driver's part of the plan has made
-    in the controller's namespace is left to the driver.
+    in the controller's namespace is left to the driver, and what has been published to
+    the caller.
 
     :param defaults: default routes that go through the interface
     :param previous: default routes that these replace
+    :param publish: publishes ports, when the interface can be used
     :param finish: what is done in the sandbox last
     :return: index of the interface in the sandbox
     """
@@ -127,6 +130,8 @@ def place(
                 index = _move(sockets, sandbox, join.interface, interface)
             _write_sysctls(sockets, sandbox, interface)
             _configure(sandbox.route, index, interface, defaults)
+            if publish is not None:
+                publish(sockets)
             finish(sockets, sandbox)
         except BaseException:
             _bury(sandbox.route, index)
@@ -273,18 +278,22 @@ def _bury(route: NetlinkSocket, index: int) -> None:
 
 
 def destroy(
-    sockets: Sockets, key: str, left: Sequence[LeaveInfo | None], directory: str
+    sockets: Sockets,
+    key: str,
+    unpublish: Sequence[Callable[[Sockets], None]],
+    left: Sequence[LeaveInfo | None],
+    directory: str,
 ) -> None:
     """Plan: take all endpoints off their networks, and remove the sandbox.
 
     Their interfaces go with its namespace. Every step is tried.
 
     :param key: path of the namespace, or ``""`` if others still use it
+    :param unpublish: takes ports back
     :param directory: directory of the sandbox's files
     """
-    steps: list[Callable[[], object]] = [
-        partial(info.plan, sockets) for info in left if info and info.plan
-    ]
+    plans = [*unpublish, *(info.plan for info in left if info and info.plan)]
+    steps: list[Callable[[], object]] = [partial(plan, sockets) for plan in plans]
     if key:
         steps.append(partial(sockets.remove, key))
     steps.append(partial(drop_files, sockets, directory))

@@ -10,19 +10,20 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias, cast
 
-from . import allocation, interfaces, naming
+from . import allocation, interfaces, naming, publishing
 from .dns import undo_redirection
 from .endpoint import Endpoint
 from .errors import CNMError
-from .events import EndpointDeleted, EndpointLeft, EndpointUnpublished, NetworkDeleted
+from .events import EndpointDeleted, EndpointLeft, NetworkDeleted
 from .findings import Findings
 from .journal import INTENT, Deed
 from .linux import Sockets
+from .plugins import Driver
 from .records import endpoint_info, network_info, sandbox_info
 from .reports import Outcome, Subject
 from .services import Services
 from .store import Delete
-from .types import JSON, SandboxInfo
+from .types import JSON, EndpointInfo, SandboxInfo
 
 Value: TypeAlias = Mapping[str, JSON]
 #: Deals with an intent; returns what it was about, or None if there is nothing to say.
@@ -110,24 +111,48 @@ async def _undo_endpoint(
 async def _undo_join(
     services: Services, value: Value, findings: Findings
 ) -> Subject | None:
-    endpoint, identity = _endpoint(services, value), str(value["sandbox"])
+    endpoint = _endpoint(services, value)
+    if endpoint is None:
+        return None
+    known = await _take_off(services, endpoint.handler, endpoint.info, value, findings)
+    return endpoint.info if known else None
+
+
+async def _undo_connect(
+    services: Services, value: Value, findings: Findings
+) -> Subject | None:
+    record = cast("Value", value["endpoint"])
+    network = services.networks.get(str(record["network"]))
+    if network is None or network.handler is None:
+        return None
+    info = endpoint_info(record, network.info)
+    await _take_off(services, network.handler, info, value, findings)
+    return await _undo_endpoint(services, value, findings)
+
+
+async def _take_off(
+    services: Services,
+    driver: Driver,
+    endpoint: EndpointInfo,
+    value: Value,
+    findings: Findings,
+) -> bool:
+    """Take an endpoint's interface out of a sandbox, if that is known."""
+    identity = str(value["sandbox"])
     sandbox = services.sandboxes.get(identity)
     info = sandbox.info if sandbox else findings.lost.get(identity)
-    if endpoint is None or info is None:
-        return None
-    left = await services.handle(
-        endpoint.handler,
-        EndpointLeft(
-            endpoint=endpoint.info, sandbox=info, interface=str(value["interface"])
-        ),
-    )
+    if info is None:
+        return False
+    interface = str(value["interface"])
+    event = EndpointLeft(endpoint=endpoint, sandbox=info, interface=interface)
+    left = await services.handle(driver, event)
     if left is not None and left.plan is not None:
-        await services.run(endpoint.handler, EndpointLeft, left.plan)
+        await services.run(driver, EndpointLeft, left.plan)
     if sandbox is not None:
         mark = f"{services.mark}:{endpoint.id}"
         await services.kernel.run(interfaces.remove_marked, sandbox.key, mark)
         await sandbox.reroute()
-    return endpoint.info
+    return True
 
 
 async def _unpublish(
@@ -137,10 +162,7 @@ async def _unpublish(
     endpoint = _endpoint(services, value)
     if endpoint is None or endpoint.role.requests or endpoint.sandbox is None:
         return None
-    await services.handle(
-        endpoint.handler,
-        EndpointUnpublished(endpoint=endpoint.info, sandbox=endpoint.sandbox.info),
-    )
+    await publishing.revoke(services, endpoint.sandbox.info, endpoint)
     return endpoint.info
 
 
@@ -194,6 +216,7 @@ _DEALS: dict[Deed, tuple[Outcome, _Deal]] = {
     "sandbox.create": ("undone", _undo_sandbox),
     "endpoint.create": ("undone", _undo_endpoint),
     "endpoint.join": ("undone", _undo_join),
+    "endpoint.connect": ("undone", _undo_connect),
     "ports.change": ("undone", _unpublish),
     "endpoint.leave": ("completed", _leave),
     "endpoint.delete": ("completed", _delete_endpoint),

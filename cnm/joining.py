@@ -5,22 +5,24 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 
 from . import leaving, publishing
 from .errors import CNMError, ForbiddenError
-from .events import EndpointJoined, EndpointLeft, JoinInfo
+from .events import EndpointCreated, EndpointJoined, EndpointLeft, JoinInfo
 from .gateways import Candidate
 from .interfaces import Interface, place, remove_marked
+from .journal import Operation
 from .linux import choose_index
-from .publishing import Member
+from .publishing import Pending
 from .records import ENDPOINT, Attachment, endpoint_record
+from .roles import Change, Member
 from .rollback import Rollback
 from .services import Services
 from .store import Put
-from .types import EndpointInfo, IPInterface
+from .types import JSON, EndpointInfo, IPInterface
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
@@ -46,44 +48,101 @@ def candidate_of(info: EndpointInfo, attachment: Attachment | None) -> Candidate
 
 async def join(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> None:
     """Join an endpoint to a sandbox; the caller has the locks of both."""
-    info = endpoint.info
-    name = await sandbox.choose_interface(
-        info.interface_name, endpoint.network.state.interface_prefix
-    )
-    joined = _joined(endpoint, sandbox, name)
+    name = await _choose_name(endpoint, sandbox)
     intent = {"sandbox": sandbox.id, "interface": name}
     journal = services.journal
-    async with journal.operation("endpoint.join", info.id, intent) as operation:
-        undo = partial(_undo, services, endpoint, joined)
-        answer = await services.answer(endpoint.handler, joined, JoinInfo, undo=undo)
-        operation.push(undo)
-        _check_company(sandbox, endpoint, answer)
-        if answer.no_interface:
-            attachment = Attachment.without_interface(sandbox.id, services.next_order())
-            joined = replace(joined, interface="")
-        else:
-            attachment = await _attach(services, sandbox, endpoint, name, answer)
-            operation.push(
-                leaving.take_out,
-                *(services, sandbox, attachment.index, None, endpoint),
-            )
-            operation.push(sandbox.reroute)
-        candidate = candidate_of(info, attachment)
-        mine = Member(endpoint=endpoint, info=info, candidate=candidate)
-        changes = await publishing.settle(
-            services, sandbox.info, [*sandbox.members(), mine], operation
+    async with journal.operation("endpoint.join", endpoint.id, intent) as operation:
+        done = await _join(services, endpoint, sandbox, name, operation)
+    _tell(services, done)
+
+
+async def connect(
+    services: Services, endpoint: Endpoint, sandbox: Sandbox, making: Rollback
+) -> None:
+    """Join an endpoint that has just been made, and that is not recorded yet.
+
+    The caller has the locks of both.
+
+    :param making: how to undo what has been done to make it
+    """
+    name = await _choose_name(endpoint, sandbox)
+    intent: dict[str, JSON] = {
+        "endpoint": endpoint_record(endpoint.info, None),
+        "sandbox": sandbox.id,
+        "interface": name,
+    }
+    journal = services.journal
+    async with journal.operation("endpoint.connect", endpoint.id, intent) as operation:
+        operation.absorb(making)
+        done = await _join(services, endpoint, sandbox, name, operation)
+    services.bus.publish(EndpointCreated(endpoint=done.event.endpoint))
+    _tell(services, done)
+
+
+class _Done(NamedTuple):
+    """What there is to tell of an endpoint that has joined."""
+
+    event: EndpointJoined
+    answer: JoinInfo
+    changes: tuple[Change, ...]
+
+
+async def _join(
+    services: Services,
+    endpoint: Endpoint,
+    sandbox: Sandbox,
+    name: str,
+    operation: Operation,
+) -> _Done:
+    """Have an endpoint's interface and its ports made, and record them.
+
+    :param name: name of the interface
+    """
+    joined = _joined(endpoint, sandbox, name)
+    undo = partial(_undo, services, endpoint, joined)
+    answer = await services.answer(endpoint.handler, joined, JoinInfo, undo=undo)
+    operation.push(undo)
+    _check_company(sandbox, endpoint, answer)
+    candidate = _candidate(endpoint.info, answer)
+    mine = Member(endpoint=endpoint, info=endpoint.info, candidate=candidate)
+    pending: Pending | None = None
+    if answer.no_interface:
+        attachment = Attachment.without_interface(sandbox.id, services.next_order())
+        joined = replace(joined, interface="")
+    else:
+        pending = await publishing.arrive(services, sandbox, mine, operation)
+        attachment = await _attach(
+            services, sandbox, endpoint, candidate, name, answer, pending
         )
-        info = next((it.info for it in changes if it.endpoint is endpoint), info)
-        others = [it.record() for it in changes if it.endpoint is not endpoint]
-        record = endpoint_record(info, attachment)
-        await operation.commit(Put(ENDPOINT + info.id, record), *others)
-        endpoint.attached(attachment)
-        sandbox.attach(endpoint)
-        services.names.enter(sandbox.info, info)
-    services.bus.publish(joined)
-    for change in changes:
+        take_out = partial(leaving.take_out, services, sandbox, attachment.index)
+        operation.push(take_out, None, endpoint)
+        operation.push(sandbox.reroute)
+    if pending is not None:
+        changes: tuple[Change, ...] = (pending.done(sandbox.info),)
+    else:
+        members = [*sandbox.members(), mine]
+        changes = await publishing.settle(services, sandbox.info, members, operation)
+    info = next((it.info for it in changes if it.endpoint is endpoint), endpoint.info)
+    others = [it.record() for it in changes if it.endpoint is not endpoint]
+    record = endpoint_record(info, attachment)
+    await operation.commit(Put(ENDPOINT + info.id, record), *others)
+    endpoint.attached(attachment)
+    sandbox.attach(endpoint)
+    services.names.enter(sandbox.info, info)
+    return _Done(joined, answer, changes)
+
+
+def _tell(services: Services, done: _Done) -> None:
+    """Tell subscribers and neighbours of an endpoint that has joined."""
+    services.bus.publish(done.event)
+    for change in done.changes:
         change.endpoint.note(change)
-    services.announce(info, answer)
+    services.announce(done.event.endpoint, done.answer)
+
+
+async def _choose_name(endpoint: Endpoint, sandbox: Sandbox) -> str:
+    prefix = endpoint.network.state.interface_prefix
+    return await sandbox.choose_interface(endpoint.info.interface_name, prefix)
 
 
 def _check_company(sandbox: Sandbox, endpoint: Endpoint, answer: JoinInfo) -> None:
@@ -120,8 +179,12 @@ async def rejoin(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> No
                 endpoint.handler, joined, JoinInfo, undo=undo
             )
             rollback.push(undo)
-            order = before.order
-            attachment = await _attach(services, sandbox, endpoint, name, answer, order)
+            candidate = _candidate(info, answer)
+            attachment = await _attach(
+                services,
+                *(sandbox, endpoint, candidate, name, answer),
+                order=before.order,
+            )
             record = endpoint_record(info, attachment)
             await services.journal.write(Put(ENDPOINT + info.id, record))
     except BaseException:
@@ -190,14 +253,18 @@ async def _attach(
     services: Services,
     sandbox: Sandbox,
     endpoint: Endpoint,
+    candidate: Candidate,
     name: str,
     join: JoinInfo,
+    pending: Pending | None = None,
     order: int = 0,
 ) -> Attachment:
     """Make an endpoint's interface in a sandbox, and configure it.
 
+    :param candidate: the endpoint as a candidate for the default routes
     :param name: name of the interface
     :param join: the driver's part
+    :param pending: ports that are published on the way
     :param order: position of the joining, 0 for a new one
     """
     info = endpoint.info
@@ -211,17 +278,6 @@ async def _attach(
         mark=f"{services.mark}:{info.id}",
         adopted=sandbox.adopted,
     )
-    candidate = Candidate(
-        endpoint=info.id,
-        network=info.network.name,
-        index=0,
-        priority=info.gateway_priority,
-        internal=info.network.internal,
-        gateway=join.gateway if info.address else None,
-        gateway6=join.gateway6 if info.address6 else None,
-        connected4=join.connected4 and info.address is not None,
-        connected6=join.connected6 and info.address6 is not None,
-    )
     await services.forgetter.settle(it.ip for it in interface.addresses)
     defaults, previous = sandbox.defaults_with(candidate)
     files = services.names.prepare(sandbox.situation((info, candidate)))
@@ -232,6 +288,8 @@ async def _attach(
         join=join,
         defaults=defaults,
         previous=previous,
+        # what is published can be taken back, if the files cannot be written
+        publish=pending.publishing.run if pending is not None else None,
         finish=files.run,
     )
     index = await services.run(endpoint.handler, EndpointJoined, plan)
@@ -245,6 +303,23 @@ async def _attach(
         gateway6=candidate.gateway6,
         connected4=candidate.connected4,
         connected6=candidate.connected6,
+    )
+
+
+def _candidate(info: EndpointInfo, join: JoinInfo) -> Candidate:
+    """Return an endpoint that joins as a candidate for the default routes."""
+    if join.no_interface:
+        return candidate_of(info, None)
+    return Candidate(
+        endpoint=info.id,
+        network=info.network.name,
+        index=0,
+        priority=info.gateway_priority,
+        internal=info.network.internal,
+        gateway=join.gateway if info.address else None,
+        gateway6=join.gateway6 if info.address6 else None,
+        connected4=join.connected4 and info.address is not None,
+        connected6=join.connected6 and info.address6 is not None,
     )
 
 

@@ -29,6 +29,7 @@ Deed: TypeAlias = Literal[
     "sandbox.create",
     "sandbox.delete",
     "endpoint.create",
+    "endpoint.connect",
     "endpoint.delete",
     "endpoint.join",
     "endpoint.leave",

@@ -21,7 +21,7 @@ from .events import (
 )
 from .journal import Operation
 from .plugins import Driver
-from .publishing import Change
+from .publishing import Pending
 from .records import ENDPOINT, NETWORK, SANDBOX, Attachment, endpoint_record
 from .rollback import Rollback
 from .services import Services
@@ -200,11 +200,11 @@ async def _remove(
     endpoints = sandbox.endpoints
     failures: list[Exception] = []
     left: list[LeaveInfo | None] = []
-    withdrawn: list[Change] = []
+    published: list[Pending] = []
     for endpoint in endpoints:
         try:
-            change = await publishing.withdraw(services, sandbox.info, endpoint)
-            withdrawn += [change] if change else []
+            pending = await publishing.withdraw(services, sandbox.info, endpoint)
+            published += [pending] if pending is not None else []
         except Exception as exc:
             failures.append(exc)
         try:
@@ -214,7 +214,8 @@ async def _remove(
         except Exception as exc:
             failures.append(exc)
             left.append(None)
-    failures += await _take_down(services, sandbox, left, directory)
+    failures += await _take_down(services, sandbox, published, left, directory)
+    withdrawn = [it.done(sandbox.info) for it in published if it.is_done]
     for info in left:
         services.forgetter.addresses(info.forget if info else ())
     for endpoint in endpoints:
@@ -236,10 +237,11 @@ async def _remove(
 async def _take_down(
     services: Services,
     sandbox: Sandbox,
+    published: Sequence[Pending],
     left: Sequence[LeaveInfo | None],
     directory: str,
 ) -> list[Exception]:
-    """Take the interfaces and the namespace down."""
+    """Take the ports back, the interfaces and the namespace down."""
     failures: list[Exception] = []
     endpoints = sandbox.endpoints
     for endpoint in endpoints:
@@ -247,7 +249,10 @@ async def _take_down(
     redirected = services.names.redirects(sandbox.info)
     services.names.remove(sandbox.info)
     run = services.kernel.within(services.driver_timeout).run
+    unpublish = [pending.publishing.run for pending in published]
     steps: list[tuple[Callable[..., None], tuple[object, ...]]] = []
+    if sandbox.adopted:
+        steps += [(plan, ()) for plan in unpublish]
     if sandbox.adopted and redirected:
         steps.append((undo_redirection, (sandbox.key,)))
     if sandbox.adopted:
@@ -267,12 +272,12 @@ async def _take_down(
     others = [other for other in services.sandboxes if other is not sandbox]
     key = "" if any(other.key == sandbox.key for other in others) else sandbox.key
     try:
-        await run(interfaces.destroy, key, left, directory)
+        await run(interfaces.destroy, key, unpublish, left, directory)
     except Exception as exc:
         failures.append(exc)
         if isinstance(exc, KernelError) and exc.errno == errno.ETIMEDOUT:
             # a driver's plan hangs; what is ours is removed all the same
-            await services.kernel.run(interfaces.destroy, key, (), directory)
+            await services.kernel.run(interfaces.destroy, key, (), (), directory)
     services.reaper.forget(sandbox.key)
     if endpoints:
         services.reaper.want()

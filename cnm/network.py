@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from . import allocation, creation, leaving
+from . import allocation, connecting, leaving
 from .directory import Directory
 from .endpoint import Endpoint
 from .errors import (
@@ -20,11 +20,10 @@ from .errors import (
     TeardownError,
     UnavailableError,
 )
-from .events import EndpointCreated, EndpointPublished, NetworkDeleted
+from .events import EndpointPublished, NetworkDeleted
 from .plugins import Driver
 from .records import NETWORK, frozen, network_record
-from .requests import endpoint_request
-from .rollback import Rollback
+from .requests import EndpointRequest, endpoint_request
 from .service_records import Change, ServiceRecords
 from .services import Services
 from .store import Put
@@ -215,39 +214,24 @@ class Network:
         :raises NetworkNotFound: if the network has been deleted
         :raises UnavailableError: if it has a :attr:`fault`
         """
-        request = endpoint_request(
+        driver, request = self._asked(
             name,
             address=address,
             address6=address6,
             mac=mac,
             link_local=link_local,
             aliases=aliases,
-            links={} if links is None else links,
+            links=links,
             ports=ports,
             exposed=exposed,
             publish_all=publish_all,
-            labels={} if labels is None else labels,
-            options={} if options is None else options,
+            labels=labels,
+            options=options,
             gateway_priority=gateway_priority,
             interface_name=interface_name,
-            sysctls={} if sysctls is None else sysctls,
-            driver=self.driver,
-            publishes=self._publishes,
+            sysctls=sysctls,
         )
-        self.require()
-        if self._driver is None:
-            raise ForbiddenError(
-                f"cannot create endpoint on configuration-only network {self.name!r}"
-            )
-        with self.directory.reserve(request.name):
-            await self._services.turns.take()
-            info = await creation.create_endpoint(
-                self._services, self._driver, self._info, request
-            )
-            created = Endpoint(self._services, self, self._driver, info)
-            self.directory.add(created)
-        self._services.bus.publish(EndpointCreated(endpoint=info))
-        return created
+        return await connecting.create(self._services, self, driver, request)
 
     async def connect(
         self,
@@ -277,7 +261,7 @@ class Network:
         :param name: name of the endpoint; the sandbox's name if empty
         """
         self._services.require_sandbox(sandbox)
-        created = await self.create_endpoint(
+        driver, request = self._asked(
             name or sandbox.name,
             address=address,
             address6=address6,
@@ -294,10 +278,19 @@ class Network:
             interface_name=interface_name,
             sysctls=sysctls,
         )
-        async with Rollback() as rollback:
-            rollback.push(created.delete, force=True)
-            await created.join(sandbox)
-        return created
+        return await connecting.connect(self._services, self, driver, request, sandbox)
+
+    def _asked(self, name: object, **parameters: Any) -> tuple[Driver, EndpointRequest]:
+        """Check the parameters of an endpoint, and that the network can have one."""
+        request = endpoint_request(
+            name, **parameters, driver=self.driver, publishes=self._publishes
+        )
+        self.require()
+        if self._driver is None:
+            raise ForbiddenError(
+                f"cannot create endpoint on configuration-only network {self.name!r}"
+            )
+        return self._driver, request
 
     async def disconnect(self, sandbox: Sandbox) -> None:
         """Remove the sandbox's endpoints on this network.

@@ -96,6 +96,15 @@ class Driver:
         """Tell whether the driver has a handler for events of a class."""
         return hook_name(event) in self._hooks
 
+    def is_prompt(self, event: type[Event]) -> bool:
+        """Tell whether events of a class are handled without waiting for anything.
+
+        A handler that waits for nothing has changed nothing in the kernel: that takes
+        a plan.
+        """
+        hook = hook_name(event)
+        return hook in self._prompt or hook not in self._hooks
+
     async def handle(self, event: DriverEvent[R]) -> R:
         """Have the driver handle an event, and return what its handler returns.
 

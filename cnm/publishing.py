@@ -1,149 +1,87 @@
-"""Which ports are published by way of which endpoint of a sandbox.
-
-A port is translated by way of the endpoint that provides the sandbox's default route,
-since that is where answers go; all ports of the sandbox move when another endpoint
-takes that over. An endpoint that does not provide one has its own requests only, and
-its network decides what that means: ``routed`` ones open the ports all the same.
-"""
+"""Having drivers publish the ports of a sandbox's endpoints, and take them back."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import replace
+from types import NoneType
+from typing import TYPE_CHECKING, cast
 
 from .errors import CNMError, DriverError, PortInUse
-from .events import EndpointPublished, EndpointUnpublished
+from .events import EndpointPublished, EndpointUnpublished, PublishInfo
 from .findings import Findings
-from .gateways import Candidate, elect
-from .records import ENDPOINT, endpoint_record
+from .linux import Sockets
+from .roles import NOTHING, Change, Member, Role, change_of, due, published, roles
 from .rollback import Rollback
 from .services import Services
-from .store import Put
 from .types import EndpointInfo, PortBinding, PortRequest, SandboxInfo
+from .validation import shown
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
+    from .sandbox import Sandbox
 
 _logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Role:
-    """What an endpoint has to publish, and whether default routes go through it."""
+class Publishing:
+    """What a driver is to do about the ports of an endpoint: done, or ready to be done.
 
-    requests: tuple[PortRequest, ...] = ()
-    gateway4: bool = False
-    gateway6: bool = False
-    elsewhere6: bool = False
-
-    def takes_over(self, before: Role) -> bool:
-        """Tell whether ports come to it that another endpoint may have had."""
-        return bool(self.requests) and (
-            self.gateway4 > before.gateway4
-            or self.gateway6 > before.gateway6
-            or self.elsewhere6 < before.elsewhere6
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Member:
-    """An endpoint of a sandbox, as it is to be.
-
-    :ivar candidate: as a candidate for the default routes; None if it leaves
+    :ivar ports: what the endpoint publishes then; None until it is done
     """
 
-    endpoint: Endpoint
-    info: EndpointInfo
-    candidate: Candidate | None = None
+    def __init__(
+        self,
+        services: Services,
+        endpoint: Endpoint,
+        event: EndpointPublished | EndpointUnpublished,
+        answer: PublishInfo | tuple[PortBinding, ...],
+    ) -> None:
+        self.ports: tuple[PortBinding, ...] | None = None
+        self._services = services
+        self._endpoint = endpoint
+        self._event = event
+        self._info: PublishInfo | None = None
+        if isinstance(answer, PublishInfo):
+            self._info = answer
+        else:
+            self.ports = self._checked(answer)
 
+    def run(self, sockets: Sockets) -> None:
+        """Plan: do it, unless it is done."""
+        if self._info is not None and self.ports is None:
+            self.ports = self._checked(self._info.plan(sockets))
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Change:
-    """What has become of the ports of an endpoint; to be stored, and then noted.
+    async def do(self) -> tuple[PortBinding, ...]:
+        """Do it in a trip of its own, if it is not done; return what is published."""
+        if self.ports is None:
+            handler = self._endpoint.handler
+            await self._services.run(handler, type(self._event), self.run)
+        return self.done()
 
-    :ivar before: its bindings before
-    """
+    def done(self) -> tuple[PortBinding, ...]:
+        """Note that it is done; return what is published."""
+        if self._info is not None and self._info.done is not None:
+            self._info.done()
+        return cast("tuple[PortBinding, ...]", self.ports)
 
-    endpoint: Endpoint
-    sandbox: SandboxInfo
-    role: Role
-    info: EndpointInfo
-    before: tuple[PortBinding, ...]
+    async def take_back(self) -> None:
+        """Have the driver publish what it did before, if it is done."""
+        if self.ports is not None:
+            sandbox = self._event.sandbox
+            await _take_back(self._services, sandbox, self._endpoint, self.ports)
 
-    @property
-    def gone(self) -> tuple[PortBinding, ...]:
-        """The bindings that are no more."""
-        kept = set(self.info.ports)
-        return tuple(binding for binding in self.before if binding not in kept)
-
-    @property
-    def new(self) -> tuple[PortBinding, ...]:
-        """The bindings that were not there before."""
-        known = set(self.before)
-        return tuple(binding for binding in self.info.ports if binding not in known)
-
-    def record(self) -> Put:
-        """Return what the store is to know."""
-        record = endpoint_record(self.info, self.endpoint.attachment)
-        return Put(ENDPOINT + self.info.id, record)
-
-    def events(self) -> Iterable[EndpointPublished | EndpointUnpublished]:
-        """Return what subscribers are to hear."""
-        if gone := self.gone:
-            yield EndpointUnpublished(
-                endpoint=self.info, sandbox=self.sandbox, bindings=gone
-            )
-        if self.new:
-            yield _published(self.info, self.sandbox, self.role)
-
-
-def _change(
-    endpoint: Endpoint, sandbox: SandboxInfo, role: Role, info: EndpointInfo
-) -> Change:
-    return Change(
-        endpoint=endpoint,
-        sandbox=sandbox,
-        role=role,
-        info=info,
-        before=endpoint.info.ports,
-    )
-
-
-def _published(
-    info: EndpointInfo, sandbox: SandboxInfo, role: Role
-) -> EndpointPublished:
-    return EndpointPublished(
-        endpoint=info,
-        sandbox=sandbox,
-        requests=role.requests,
-        gateway4=role.gateway4,
-        gateway6=role.gateway6,
-        elsewhere6=role.elsewhere6,
-    )
-
-
-def roles(members: Sequence[Member]) -> dict[str, Role]:
-    """Return what each endpoint of a sandbox has to publish, by id."""
-    present = [(it, it.candidate) for it in members if it.candidate is not None]
-    requests = [request for it, _ in present for request in it.info.port_requests]
-    if not requests:
-        return {}
-    chosen = elect(candidate for _, candidate in present)
-    result = {}
-    for member, candidate in present:
-        gateway4, gateway6 = (chosen.get(v) is candidate for v in (4, 6))
-        own = member.info.port_requests
-        wanted = tuple(dict.fromkeys(requests)) if gateway4 or gateway6 else own
-        if wanted and member.endpoint.publishes:
-            result[member.info.id] = Role(
-                requests=wanted,
-                gateway4=gateway4,
-                gateway6=gateway6,
-                elsewhere6=6 in chosen and not gateway6,
-            )
-    return result
+    def _checked(self, ports: object) -> tuple[PortBinding, ...]:
+        """Return a driver's answer, if it is what it should be."""
+        wrong: object = ports
+        if isinstance(ports, tuple):
+            others = [it for it in ports if not isinstance(it, PortBinding)]
+            if not others:
+                return ports
+            wrong = others[0]
+        reason = f"returned {shown(wrong)} among its bindings"
+        raise DriverError(self._endpoint.handler.name, self._event.name, reason)
 
 
 async def settle(
@@ -162,28 +100,62 @@ async def settle(
     :param rollback: is told how to undo it
     :param tolerant: whether a port that cannot move to another endpoint is only logged
     """
-    wanted = roles(members)
-    changes = []
-    for member in members:
-        role = wanted.get(member.info.id, Role())
-        if role != member.endpoint.role:
-            changes.append((member, role))
-    # who ceases to be the gateway frees the ports for the one that becomes it
-    changes.sort(key=lambda change: change[1].takes_over(change[0].endpoint.role))
     done = []
-    for member, role in changes:
+    for member, role in due(members):
         endpoint = member.endpoint
         try:
-            ports = await _tell(services, sandbox, endpoint, endpoint.info, role)
+            publishing = await _tell(services, sandbox, endpoint, endpoint.info, role)
+            ports = await publishing.do()
         except CNMError as exc:
             if not tolerant or member.candidate is None:
                 raise
             _logger.warning("ports of %r are not published: %s", member.info.name, exc)
             continue
-        rollback.push(_take_back, services, sandbox, endpoint, ports)
+        rollback.push(publishing.take_back)
         info = replace(member.info, ports=ports)
-        done.append(_change(endpoint, sandbox, role, info))
+        done.append(change_of(endpoint, sandbox, role, info))
     return tuple(done)
+
+
+class Pending:
+    """A change of an endpoint's ports that is made in a trip to the kernel of others.
+
+    :ivar publishing: what is to be done
+    """
+
+    def __init__(
+        self, publishing: Publishing, endpoint: Endpoint, info: EndpointInfo, role: Role
+    ) -> None:
+        self.publishing = publishing
+        self._endpoint = endpoint
+        self._info = info
+        self._role = role
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has been done."""
+        return self.publishing.ports is not None
+
+    def done(self, sandbox: SandboxInfo) -> Change:
+        """Note that it is done; return what has become of the endpoint's ports."""
+        info = replace(self._info, ports=self.publishing.done())
+        return change_of(self._endpoint, sandbox, self._role, info)
+
+
+async def arrive(
+    services: Services, sandbox: Sandbox, mine: Member, rollback: Rollback
+) -> Pending | None:
+    """Prepare what :func:`settle` would do for an endpoint that joins.
+
+    :return: None if there is nothing to be published, or others are concerned as well
+    """
+    changes = due([*sandbox.members(), mine])
+    if len(changes) != 1 or changes[0][0] is not mine:
+        return None
+    endpoint, role = mine.endpoint, changes[0][1]
+    publishing = await _tell(services, sandbox.info, endpoint, mine.info, role)
+    rollback.push(publishing.take_back)
+    return Pending(publishing, endpoint, mine.info, role)
 
 
 async def _take_back(
@@ -197,7 +169,8 @@ async def _take_back(
     :param ports: what it publishes at present
     """
     info, before = replace(endpoint.info, ports=ports), endpoint.info.ports
-    await _tell(services, sandbox, endpoint, info, endpoint.role, before)
+    again = await _tell(services, sandbox, endpoint, info, endpoint.role, before)
+    await again.do()
 
 
 async def _tell(
@@ -207,25 +180,21 @@ async def _tell(
     info: EndpointInfo,
     role: Role,
     again: tuple[PortBinding, ...] = (),
-) -> tuple[PortBinding, ...]:
-    """Have the driver publish what a role says.
+) -> Publishing:
+    """Have the driver get ready to publish what a role says.
 
     :param again: bindings of former times, whose ports of the host are preferred
     """
     if not role.requests:
         gone = EndpointUnpublished(endpoint=info, sandbox=sandbox, bindings=info.ports)
-        await services.handle(endpoint.handler, gone)
-        return ()
+        ready = await services.answer(endpoint.handler, gone, PublishInfo, NoneType)
+        return Publishing(services, endpoint, gone, ready or ())
     preferred = tuple(dict.fromkeys((*again, *info.ports)))
     if preferred != info.ports:
         info = replace(info, ports=preferred)
-    event = _published(info, sandbox, role)
-    ports = await services.answer(endpoint.handler, event, tuple)
-    wrong = [port for port in ports if not isinstance(port, PortBinding)]
-    if wrong:
-        reason = f"returned {wrong[0]!r} among its bindings"
-        raise DriverError(endpoint.handler.name, event.name, reason)
-    return ports
+    event = published(info, sandbox, role)
+    answer = await services.answer(endpoint.handler, event, tuple, PublishInfo)
+    return Publishing(services, endpoint, event, answer)
 
 
 async def request(
@@ -247,7 +216,7 @@ async def request(
     async with journal.operation("ports.change", endpoint.id) as operation:
         changes = await settle(services, sandbox, wanted, operation)
         if all(change.endpoint is not endpoint for change in changes):
-            changes += (_change(endpoint, sandbox, endpoint.role, info),)
+            changes += (change_of(endpoint, sandbox, endpoint.role, info),)
         await operation.commit(*(change.record() for change in changes))
     for change in changes:
         change.endpoint.note(change)
@@ -259,18 +228,25 @@ async def again(services: Services, endpoint: Endpoint) -> None:
     sandbox, role = endpoint.sandbox, endpoint.role
     if sandbox is not None and role.requests:
         async with sandbox.lock:
-            await _tell(services, sandbox.info, endpoint, endpoint.info, role)
+            info = endpoint.info
+            publishing = await _tell(services, sandbox.info, endpoint, info, role)
+            await publishing.do()
 
 
 async def withdraw(
     services: Services, sandbox: SandboxInfo, endpoint: Endpoint
-) -> Change | None:
-    """Publish nothing by way of an endpoint any more; None if nothing was."""
+) -> Pending | None:
+    """Prepare to publish nothing by way of an endpoint any more; None if nothing is."""
     if not endpoint.role.requests:
         return None
-    await _tell(services, sandbox, endpoint, endpoint.info, Role())
-    info = replace(endpoint.info, ports=())
-    return _change(endpoint, sandbox, Role(), info)
+    publishing = await _tell(services, sandbox, endpoint, endpoint.info, NOTHING)
+    return Pending(publishing, endpoint, endpoint.info, NOTHING)
+
+
+async def revoke(services: Services, sandbox: SandboxInfo, endpoint: Endpoint) -> None:
+    """Have a driver publish nothing by way of an endpoint that publishes nothing."""
+    publishing = await _tell(services, sandbox, endpoint, endpoint.info, NOTHING)
+    await publishing.do()
 
 
 async def restore(
@@ -286,20 +262,21 @@ async def restore(
     """
     wanted = roles(members)
     for member in members:
-        role = wanted.get(member.info.id, Role())
+        role = wanted.get(member.info.id, NOTHING)
         if not role.requests:
             continue
         endpoint, info = member.endpoint, member.info
         try:
-            ports = await _tell(services, sandbox, endpoint, info, role)
+            publishing = await _tell(services, sandbox, endpoint, info, role)
+            ports = await publishing.do()
         except PortInUse as exc:
             findings.add(info, "failed", f"not all ports are published: {exc}")
             role = replace(role, requests=_without(role.requests, exc.ports))
             ports = await _tell_or_warn(services, sandbox, endpoint, role)
         except CNMError as exc:
             findings.add(info, "failed", f"its ports are not published: {exc}")
-            role, ports = Role(), ()
-        change = _change(endpoint, sandbox, role, replace(info, ports=ports))
+            role, ports = NOTHING, ()
+        change = change_of(endpoint, sandbox, role, replace(info, ports=ports))
         if change.gone or change.new:
             await services.journal.write(change.record())
         endpoint.note(change)
@@ -309,7 +286,8 @@ async def _tell_or_warn(
     services: Services, sandbox: SandboxInfo, endpoint: Endpoint, role: Role
 ) -> tuple[PortBinding, ...]:
     try:
-        return await _tell(services, sandbox, endpoint, endpoint.info, role)
+        publishing = await _tell(services, sandbox, endpoint, endpoint.info, role)
+        return await publishing.do()
     except CNMError as exc:
         name = endpoint.info.name
         _logger.warning("ports of %r are not published: %s", name, exc)

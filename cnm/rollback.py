@@ -44,6 +44,11 @@ class Rollback:
         """Add an undo step that does not wait."""
         self.push(_at_once, partial(undo, *args, **kwargs))
 
+    def absorb(self, other: Rollback) -> None:
+        """Take over the undo steps of another one, which comes before its own."""
+        self._steps = [*other._steps, *self._steps]
+        other._steps = []
+
     async def __aenter__(self) -> Self:
         return self
 

@@ -20,8 +20,8 @@ from .gateways import Candidate, elect
 from .interfaces import DefaultRoute
 from .linux import Sockets
 from .linux.process import SandboxProcess
-from .publishing import Member
 from .requests import SandboxRequest
+from .roles import Member
 from .services import Services
 from .types import EndpointInfo, IPAddress, PortBinding, SandboxInfo
 

@@ -77,7 +77,9 @@ class Faults:
     def mapping(
         self, what: str, parser: Callable[[object], T], values: object
     ) -> dict[str, T]:
-        """Parse every value of a mapping with strings for keys."""
+        """Parse every value of a mapping with strings for keys; None for none."""
+        if values is None:
+            return {}
         if not isinstance(values, Mapping):
             self.add(f"{what}: expected a mapping, not {shown(values)}")
             return {}

@@ -35,6 +35,7 @@ from cnm.driver import (
     NetworkState,
     NoOptions,
     PortBinding,
+    PublishInfo,
     Requirements,
     hookimpl,
     parse_options,
@@ -202,10 +203,10 @@ class BridgeDriver(NetworkDriver):
     @hookimpl
     async def cnm_endpoint_published(
         self, event: EndpointPublished
-    ) -> tuple[PortBinding, ...]:
+    ) -> tuple[PortBinding, ...] | PublishInfo:
         """Publish exactly the requested ports."""
         publication = self._publication(event.endpoint)
-        return await self._ports.publish(
+        return await self._ports.publishing(
             replace(
                 publication,
                 requests=event.requests,
@@ -216,9 +217,11 @@ class BridgeDriver(NetworkDriver):
         )
 
     @hookimpl
-    async def cnm_endpoint_unpublished(self, event: EndpointUnpublished) -> None:
+    async def cnm_endpoint_unpublished(
+        self, event: EndpointUnpublished
+    ) -> PublishInfo | None:
         """Publish nothing by way of the endpoint any more."""
-        await self._ports.unpublish(event.endpoint.id)
+        return await self._ports.unpublishing(event.endpoint.id)
 
     @hookimpl
     async def cnm_endpoint_inspected(

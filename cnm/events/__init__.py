@@ -10,6 +10,7 @@ returns is part of the event's type: ``DriverEvent[JoinInfo]``.
 
 from __future__ import annotations
 
+from ..ports import PublishInfo
 from .base import (
     DriverEvent,
     Event,
@@ -85,6 +86,7 @@ __all__ = [
     "PoolInspected",
     "PoolReleased",
     "PoolRequested",
+    "PublishInfo",
     "SandboxCreated",
     "SandboxDeleted",
     "SandboxEvent",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+from ..ports import PublishInfo
 from ..reports import Difference, RestoreReport
 from ..types import (
     JSON,
@@ -136,13 +137,16 @@ class EndpointLeft(EndpointEvent, DriverEvent[LeaveInfo | None]):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EndpointPublished(EndpointEvent, DriverEvent[tuple[PortBinding, ...]]):
+class EndpointPublished(
+    EndpointEvent, DriverEvent[tuple[PortBinding, ...] | PublishInfo]
+):
     """Ports of an endpoint are reachable (libnetwork: ProgramExternalConnectivity).
 
-    The driver makes exactly the requests hold, and returns all bindings; it is called
-    again when requests come or go, when the endpoint begins or ceases to provide a
-    default route, and after a restart. What ``endpoint.ports`` has, and is still
-    wanted, keeps its port of the host. If the handler raises, all is as before.
+    The driver makes exactly the requests hold, and returns all bindings, or the plan
+    that does so; it is called again when requests come or go, when the endpoint begins
+    or ceases to provide a default route, and after a restart. What ``endpoint.ports``
+    has, and is still wanted, keeps its port of the host. If the handler or the plan
+    raises, all is as before.
 
     Subscribers hear it when there are bindings that were not there before.
 
@@ -163,11 +167,12 @@ class EndpointPublished(EndpointEvent, DriverEvent[tuple[PortBinding, ...]]):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EndpointUnpublished(EndpointEvent, DriverEvent[None]):
+class EndpointUnpublished(EndpointEvent, DriverEvent[PublishInfo | None]):
     """Ports of an endpoint are no longer reachable (RevokeExternalConnectivity).
 
-    The driver hears it when nothing is to be published by way of the endpoint any more;
-    subscribers hear of every binding that is gone.
+    The driver hears it when nothing is to be published by way of the endpoint any more,
+    and takes the ports back, or returns the plan that does so; subscribers hear of
+    every binding that is gone.
     """
 
     name: ClassVar[str] = "endpoint.unpublished"

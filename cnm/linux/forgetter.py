@@ -7,6 +7,7 @@ there are: nobody waits for that, and what comes together is done together.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -14,7 +15,7 @@ import anyio
 
 from ..errors import KernelError
 from .conntrack import forget
-from .kernel import Kernel
+from .kernel import Kernel, Sockets
 
 if TYPE_CHECKING:
     from ..types import IPAddress, PortBinding, PortRequest, Proto
@@ -23,6 +24,19 @@ if TYPE_CHECKING:
 Port: TypeAlias = "tuple[Proto, IPAddress | None, int]"
 
 _logger = logging.getLogger(__name__)
+
+
+def forget_now(
+    sockets: Sockets, addresses: Iterable[IPAddress], ports: Iterable[Port]
+) -> None:
+    """Plan: forget what comes from addresses or goes to them, and to ports.
+
+    A failure is logged: what is left ends by itself.
+    """
+    try:
+        forget(sockets, addresses, ports)
+    except KernelError:
+        _logger.warning("connections could not be forgotten", exc_info=True)
 
 
 class Forgetter:
@@ -38,19 +52,22 @@ class Forgetter:
         self._kernel = kernel
         self._delay = delay
         self._wanted = anyio.Event()
-        self._lock = anyio.Lock()
-        # what waits, and what is under way
+        self._flushing = threading.Lock()
+        # what waits, and what is under way; guarded by a lock that is never held long
+        self._guard = threading.Lock()
         self._addresses: set[IPAddress] = set()
         self._ports: set[Port] = set()
 
     def addresses(self, addresses: Iterable[IPAddress]) -> None:
         """Forget what comes from addresses, and what goes to them."""
-        self._addresses.update(addresses)
+        with self._guard:
+            self._addresses.update(addresses)
         self._wanted.set()
 
     def ports(self, ports: Iterable[Port]) -> None:
         """Forget what was sent to ports of the host, see :func:`forget_ports`."""
-        self._ports.update(ports)
+        with self._guard:
+            self._ports.update(ports)
         self._wanted.set()
 
     async def settle(self, addresses: Iterable[IPAddress]) -> None:
@@ -63,40 +80,45 @@ class Forgetter:
     ) -> None:
         """Return when nothing of ports that are asked for is to be forgotten any more.
 
-        Whoever asks for one of several is to be given none of :attr:`busy`.
+        Whoever asks for one of several is to be given none of those that are
+        :attr:`due`.
 
         :param former: bindings whose ports are preferred
         """
-        busy = self.busy
-        if not busy:
+        if not self._ports:
             return
+        busy = {(proto, port) for proto, _, port in self._ports}
         wanted = {(it.proto, it.host_port) for it in requests if not it.host_port_end}
         wanted |= {(it.proto, it.host_port) for it in former}
         if not busy.isdisjoint(wanted):
             await self.flush()
 
     @property
-    def busy(self) -> frozenset[tuple[Proto, int]]:
+    def due(self) -> frozenset[Port]:
         """Ports of which something is still to be forgotten."""
-        return frozenset((proto, port) for proto, _, port in self._ports)
+        with self._guard:
+            return frozenset(self._ports)
 
     async def run(self) -> None:
         """Forget when there is something to forget, until cancelled."""
         while True:
             await self._wanted.wait()
             await anyio.sleep(self._delay)
+            self._wanted = anyio.Event()
             await self.flush()
 
     async def flush(self) -> None:
-        """Forget now. A failure is logged: what is left ends by itself."""
-        async with self._lock:
-            self._wanted = anyio.Event()
-            addresses, ports = frozenset(self._addresses), frozenset(self._ports)
-            if not addresses and not ports:
-                return
-            try:
-                await self._kernel.run(forget, addresses, ports)
-            except KernelError:
-                _logger.warning("connections could not be forgotten", exc_info=True)
-            self._addresses -= addresses
-            self._ports -= ports
+        """Forget now."""
+        if self._addresses or self._ports:
+            await self._kernel.run(self.flush_now)
+
+    def flush_now(self, sockets: Sockets) -> None:
+        """Plan: forget now."""
+        with self._flushing:
+            with self._guard:
+                addresses, ports = frozenset(self._addresses), frozenset(self._ports)
+            if addresses or ports:
+                forget_now(sockets, addresses, ports)
+            with self._guard:
+                self._addresses -= addresses
+                self._ports -= ports

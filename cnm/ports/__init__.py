@@ -8,6 +8,7 @@ the :class:`Proxy` serve what the kernel cannot translate.
 from __future__ import annotations
 
 from .mapper import PortMapper
+from .plans import PublishInfo
 from .proxy import Proxy
 from .publication import Publication
 from .specs import conflicts, parse_exposed, parse_ports
@@ -16,6 +17,7 @@ __all__ = [
     "PortMapper",
     "Proxy",
     "Publication",
+    "PublishInfo",
     "conflicts",
     "parse_exposed",
     "parse_ports",

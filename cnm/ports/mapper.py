@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import anyio
-
-from ..errors import NoAvailablePort
-from ..linux.forgetter import Forgetter
+from .plans import PublishInfo, Publishing, Withdrawing
 from .publication import (
     LOOPBACK6,
     UNSPECIFIED6,
@@ -26,8 +23,8 @@ if TYPE_CHECKING:
 
     from ..firewall import Firewall
     from ..linux import Kernel, Sockets
-    from ..linux.forgetter import Port
-    from ..types import IPAddress, PortBinding, Proto
+    from ..linux.forgetter import Forgetter
+    from ..types import IPAddress, PortBinding
     from .proxy import Proxy
 
 
@@ -101,25 +98,27 @@ class PortMapper:
         :raises UnavailableError: if there is no room for so many sockets
         :raises KernelError: if the kernel refuses the change
         """
-        busy: frozenset[tuple[Proto, int]] = frozenset()
-        if self._forgetter is not None:
+        ready = await self.publishing(publication)
+        if isinstance(ready, PublishInfo):
+            return await self._kernel.run(ready.plan)
+        return ready
+
+    async def publishing(
+        self, publication: Publication
+    ) -> tuple[PortBinding, ...] | PublishInfo:
+        """Get ready for :meth:`publish`.
+
+        :return: the plan that publishes, for a driver to return; or all bindings, if
+            they have been published, because there is no firewall
+        """
+        forgetter = self._forgetter
+        if forgetter is not None:
             former = publication.endpoint.ports
-            await self._forgetter.settle_ports(publication.requests, former)
-            busy = self._forgetter.busy
+            await forgetter.settle_ports(publication.requests, former)
         host = await self._present_host(publication)
         if self._translation is not None:
-            plan = self._translation.publish
-            try:
-                done = await self._kernel.run(plan, publication, host, busy)
-            except NoAvailablePort:
-                if self._forgetter is None or not busy:
-                    raise
-                await self._forgetter.flush()
-                done = await self._kernel.run(plan, publication, host)
-            bindings, outdated = done
-            # before new clients come, whose connections would be forgotten, too
-            await self._forget(outdated, now=True)
-            return bindings
+            publishing = Publishing(self._translation, publication, host, forgetter)
+            return PublishInfo(plan=publishing.run)
         if self._service is not None:
             return await self._service.publish(publication, host)
         return open_ports(publication)
@@ -134,12 +133,28 @@ class PortMapper:
         :param bindings: which ones, or None for all
         :raises KernelError: if the kernel refuses the change
         """
+        ready = await self.unpublishing(endpoint_id, bindings)
+        if ready is not None:
+            await self._kernel.run(ready.plan)
+            if ready.done is not None:
+                ready.done()
+
+    async def unpublishing(
+        self, endpoint_id: str, bindings: Iterable[PortBinding] | None = None
+    ) -> PublishInfo | None:
+        """Get ready for :meth:`unpublish`.
+
+        :return: the plan that takes them back, for a driver to return; None if they are
+            gone
+        """
         if self._translation is not None and endpoint_id in self._translation:
-            plan = self._translation.withdraw
-            outdated = await self._kernel.run(plan, endpoint_id, bindings)
-            await self._forget(outdated, now=False)
-        elif self._service is not None and endpoint_id in self._service:
+            withdrawing = Withdrawing(
+                self._translation, endpoint_id, bindings, self._forgetter
+            )
+            return PublishInfo(plan=withdrawing.run, done=withdrawing.done)
+        if self._service is not None and endpoint_id in self._service:
             await self._service.withdraw(endpoint_id, bindings)
+        return None
 
     async def close(self) -> None:
         """Let go of all ports. The table stays as it is."""
@@ -149,15 +164,6 @@ class PortMapper:
             self._service.close()
         if self._proxy is not None:
             self._proxy.close()
-
-    async def _forget(self, outdated: list[Port], *, now: bool) -> None:
-        if not outdated:
-            return
-        forgetter = self._forgetter or Forgetter(self._kernel)
-        forgetter.ports(outdated)
-        if now or self._forgetter is None:
-            with anyio.CancelScope(shield=True):
-                await forgetter.flush()
 
     async def _present_host(self, publication: Publication) -> Host:
         """Return what the host has at present; addresses of loopback may come and go.
@@ -174,7 +180,11 @@ class PortMapper:
             loopback6 = self._proxy.is_open or await self._proxy.open()
         else:
             loopback6 = await self._kernel.run(_has_address, LOOPBACK6)
-        return replace(self._host, ipv6=self._has_ipv6, loopback6=loopback6)
+        host = self._host
+        if (host.ipv6, host.loopback6) != (self._has_ipv6, loopback6):
+            host = replace(host, ipv6=self._has_ipv6, loopback6=loopback6)
+            self._host = host
+        return host
 
 
 def _has_address(sockets: Sockets, address: IPAddress) -> bool:

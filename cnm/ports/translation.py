@@ -61,6 +61,10 @@ class Translation:
         """Tell whether an endpoint has published anything."""
         return endpoint_id in self._published
 
+    def bindings(self, endpoint_id: str) -> tuple[PortBinding, ...]:
+        """Return what an endpoint has published."""
+        return self._published.get(endpoint_id, _NOTHING).bindings
+
     def publish(
         self,
         sockets: Sockets,

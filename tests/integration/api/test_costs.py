@@ -134,9 +134,9 @@ async def test_costs(tmp_path: Path, system_calls: Faults) -> None:
         await first.connect(await controller.create_sandbox("first"), ports=["80"])
         found: dict[str, Cost] = {}
 
-        async def join() -> None:
+        async def join(*ports: str) -> None:
             box = await controller.create_sandbox("box")
-            await controller.network("net").connect(box)
+            await controller.network("net").connect(box, ports=ports)
 
         async def publish() -> None:
             await controller.network("net").endpoint("box").publish("8080:80/tcp")
@@ -149,6 +149,8 @@ async def test_costs(tmp_path: Path, system_calls: Faults) -> None:
 
         operations: dict[str, Callable[[], Awaitable[object]]] = {
             "create network": lambda: controller.create_network("net", ipv6=True),
+            "create sandbox, connect and publish": lambda: join("8081:80"),
+            "delete sandbox with port": lambda: controller.sandbox("box").delete(),
             "create sandbox and connect": join,
             "publish": publish,
             "leave": leave,
@@ -170,9 +172,11 @@ async def test_costs(tmp_path: Path, system_calls: Faults) -> None:
 #: tell of routes depends on who comes first).
 EXPECTED = {
     "create network": Cost(2, 5, 21, 2, 30),
-    "create sandbox and connect": Cost(2, 3, 11, 6, 35),
+    "create sandbox, connect and publish": Cost(2, 5, 17, 4, 40),
+    "delete sandbox with port": Cost(1, 2, 8, 2, 11),
+    "create sandbox and connect": Cost(2, 3, 11, 4, 35),
     "publish": Cost(1, 2, 6, 2, 5),
     "leave": Cost(2, 3, 10, 2, 4),
-    "delete sandbox": Cost(2, 2, 6, 2, 12),
+    "delete sandbox": Cost(1, 2, 6, 2, 12),
     "delete network and endpoint": Cost(1, 2, 12, 4, 2),
 }

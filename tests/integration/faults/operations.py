@@ -63,11 +63,16 @@ async def network_on_host_bridge(controller: Controller) -> None:
     )
 
 
+async def apart(controller: Controller) -> None:
+    """A network and a sandbox."""
+    await network(controller)
+    await controller.create_sandbox("box")
+
+
 async def built(controller: Controller) -> None:
     """A network, a sandbox, and an endpoint that is not joined."""
-    made = await network(controller)
-    await controller.create_sandbox("box")
-    await made.create_endpoint("ep", ports=["8081:80"])
+    await apart(controller)
+    await front(controller).create_endpoint("ep", ports=["8081:80"])
 
 
 async def joined(controller: Controller) -> None:
@@ -124,6 +129,9 @@ OPERATIONS: dict[str, Operation] = {
         joined, lambda c: front(c).endpoint("ep").delete(force=True)
     ),
     "join": Operation(built, lambda c: front(c).endpoint("ep").join(box(c))),
+    "connect": Operation(
+        apart, lambda c: front(c).connect(box(c), name="ep", ports=["8081:80"])
+    ),
     "leave": Operation(joined, lambda c: front(c).endpoint("ep").leave()),
     "leave the gateway": Operation(
         twice,

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 import cnm
-from cnm.linux import NETLINK_NETFILTER, NetlinkSocket
+from cnm.linux import NETLINK_NETFILTER, NetlinkSocket, Sockets
 from cnm.linux.forgetter import Forgetter
 from cnm.linux.nftables import Batch, commit
 from tests.integration.api.conftest import HOST4, HOST6
@@ -301,12 +301,12 @@ async def test_any_port_is_not_one_that_is_to_be_forgotten(
     controller: cnm.Controller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that nobody waits: going through the connections takes milliseconds."""
-    flushed = []
+    flushed: list[set[tuple[str, int]]] = []
 
-    async def flush(forgetter: Forgetter) -> None:
-        flushed.append(forgetter.busy)
+    def flush(forgetter: Forgetter, sockets: Sockets) -> None:
+        flushed.append({(proto, port) for proto, _, port in forgetter.due})
 
-    monkeypatch.setattr(Forgetter, "flush", flush)
+    monkeypatch.setattr(Forgetter, "flush_now", flush)
     network = await controller.create_network("front", subnets=["10.9.0.0/24"])
     sandbox = await controller.create_sandbox("box")
     endpoint = await network.connect(sandbox)

@@ -1,0 +1,108 @@
+"""Plans that publish ports and take them back, and see to the connections to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..errors import NoAvailablePort
+from ..linux.forgetter import forget_now
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ..linux import Sockets
+    from ..linux.forgetter import Forgetter, Port
+    from ..types import PortBinding
+    from .publication import Host, Publication
+    from .translation import Translation
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PublishInfo:
+    """What is to be done in the kernel to publish ports, or to take them back.
+
+    It costs no thread trip of its own where the core has something to do there, too.
+
+    :ivar plan: blocking function that does all of it or nothing, and returns all
+        bindings that the endpoint then has; the core runs it in a worker thread
+    :ivar done: is called in the event loop when the plan has succeeded
+    """
+
+    plan: Callable[[Sockets], tuple[PortBinding, ...]]
+    done: Callable[[], object] | None = None
+
+
+class Publishing:
+    """Publishes exactly what a publication says.
+
+    :param forgetter: knows ports of which connections are still to be forgotten: others
+        are preferred where they will do
+    """
+
+    def __init__(
+        self,
+        translation: Translation,
+        publication: Publication,
+        host: Host,
+        forgetter: Forgetter | None,
+    ) -> None:
+        self._translation = translation
+        self._publication = publication
+        self._host = host
+        self._forgetter = forgetter
+
+    def run(self, sockets: Sockets) -> tuple[PortBinding, ...]:
+        """Plan: publish it, or change nothing; return all bindings."""
+        publish = self._translation.publish
+        forgetter = self._forgetter
+        due = forgetter.due if forgetter is not None else ()
+        busy = frozenset((proto, port) for proto, _, port in due)
+        try:
+            bindings, outdated = publish(sockets, self._publication, self._host, busy)
+        except NoAvailablePort:
+            if forgetter is None or not busy:
+                raise
+            forgetter.flush_now(sockets)
+            bindings, outdated = publish(sockets, self._publication, self._host)
+        if outdated:
+            # before new clients come, whose connections would be forgotten, too
+            forget_now(sockets, (), outdated)
+        return bindings
+
+
+class Withdrawing:
+    """Takes bindings of an endpoint back.
+
+    :param bindings: which ones, or None for all
+    :param forgetter: has connections to them be forgotten in the background; without
+        one, they are at once
+    """
+
+    def __init__(
+        self,
+        translation: Translation,
+        endpoint_id: str,
+        bindings: Iterable[PortBinding] | None,
+        forgetter: Forgetter | None,
+    ) -> None:
+        self._translation = translation
+        self._endpoint_id = endpoint_id
+        self._bindings = bindings
+        self._forgetter = forgetter
+        self._outdated: list[Port] = []
+
+    def run(self, sockets: Sockets) -> tuple[PortBinding, ...]:
+        """Plan: take them back, or change nothing; return what is left."""
+        identity = self._endpoint_id
+        outdated = self._translation.withdraw(sockets, identity, self._bindings)
+        if self._forgetter is not None:
+            self._outdated = outdated
+        elif outdated:
+            forget_now(sockets, (), outdated)
+        return self._translation.bindings(identity)
+
+    def done(self) -> None:
+        """Have connections be forgotten."""
+        if self._forgetter is not None and self._outdated:
+            self._forgetter.ports(self._outdated)
