@@ -314,7 +314,8 @@ def make_sandbox(
 
     :param finish: what is done in it last
     """
-    shared = os.path.exists(key)
+    # there can be no other one yet at the path of a namespace that is made
+    shared = netns is not None and os.path.exists(key)
     make_namespace(sockets, key, netns)
     try:
         visit(sockets, key, finish)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,7 +18,7 @@ from .interfaces import Interface, place, remove_marked
 from .journal import Operation
 from .linux import choose_index
 from .publishing import Pending
-from .records import ENDPOINT, Attachment, endpoint_record
+from .records import ENDPOINT, Attachment, endpoint_record, joined_record
 from .roles import Change, Member
 from .rollback import Rollback
 from .services import Services
@@ -52,7 +53,8 @@ async def join(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> None
     intent = {"sandbox": sandbox.id, "interface": name}
     journal = services.journal
     async with journal.operation("endpoint.join", endpoint.id, intent) as operation:
-        done = await _join(services, endpoint, sandbox, name, operation)
+        record = endpoint_record(endpoint.info, None)
+        done = await _join(services, endpoint, sandbox, name, record, operation)
     _tell(services, done)
 
 
@@ -66,15 +68,16 @@ async def connect(
     :param making: how to undo what has been done to make it
     """
     name = await _choose_name(endpoint, sandbox)
+    record = endpoint_record(endpoint.info, None)
     intent: dict[str, JSON] = {
-        "endpoint": endpoint_record(endpoint.info, None),
+        "endpoint": record,
         "sandbox": sandbox.id,
         "interface": name,
     }
     journal = services.journal
     async with journal.operation("endpoint.connect", endpoint.id, intent) as operation:
         operation.absorb(making)
-        done = await _join(services, endpoint, sandbox, name, operation)
+        done = await _join(services, endpoint, sandbox, name, record, operation)
     services.bus.publish(EndpointCreated(endpoint=done.event.endpoint))
     _tell(services, done)
 
@@ -92,11 +95,13 @@ async def _join(
     endpoint: Endpoint,
     sandbox: Sandbox,
     name: str,
+    record: Mapping[str, JSON],
     operation: Operation,
 ) -> _Done:
     """Have an endpoint's interface and its ports made, and record them.
 
     :param name: name of the interface
+    :param record: the endpoint's record before
     """
     joined = _joined(endpoint, sandbox, name)
     undo = partial(_undo, services, endpoint, joined)
@@ -124,8 +129,8 @@ async def _join(
         changes = await publishing.settle(services, sandbox.info, members, operation)
     info = next((it.info for it in changes if it.endpoint is endpoint), endpoint.info)
     others = [it.record() for it in changes if it.endpoint is not endpoint]
-    record = endpoint_record(info, attachment)
-    await operation.commit(Put(ENDPOINT + info.id, record), *others)
+    made = Put(ENDPOINT + info.id, joined_record(record, info, attachment))
+    await operation.commit(made, *others)
     endpoint.attached(attachment)
     sandbox.attach(endpoint)
     services.names.enter(sandbox.info, info)

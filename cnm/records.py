@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
-import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from ipaddress import IPv4Interface, IPv6Address, IPv6Interface
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -26,6 +25,7 @@ from .types import (
     Proto,
     SandboxInfo,
     ServiceRecord,
+    address_text,
 )
 
 NETWORK = "network/"
@@ -68,12 +68,9 @@ def _address(value: Any) -> IPAddress | None:
 def _string(value: IPAddress | IPInterface | IPNetwork | None) -> str | None:
     if value is None:
         return None
-    if not isinstance(value, IPv6Address) or value.scope_id is not None:
+    if isinstance(value, IPv4Network | IPv6Network):
         return str(value)
-    # what ipaddress takes ten times as long for, three times in a join
-    text = socket.inet_ntop(socket.AF_INET6, value.packed)
-    length = f"/{value.network.prefixlen}" if isinstance(value, IPv6Interface) else ""
-    return text + length
+    return address_text(value)
 
 
 def network_record(info: NetworkInfo, state: NetworkState) -> dict[str, JSON]:
@@ -187,18 +184,33 @@ def endpoint_record(
         "interface_name": info.interface_name,
         "sysctls": dict(info.sysctls),
         "driver_state": dict(info.driver_state),
-        "attachment": None
-        if attachment is None
-        else {
-            "sandbox": attachment.sandbox,
-            "interface": attachment.interface,
-            "index": attachment.index,
-            "order": attachment.order,
-            "gateway": _string(attachment.gateway),
-            "gateway6": _string(attachment.gateway6),
-            "connected4": attachment.connected4,
-            "connected6": attachment.connected6,
-        },
+        "attachment": _attachment_record(attachment),
+    }
+
+
+def joined_record(
+    record: Mapping[str, JSON], info: EndpointInfo, attachment: Attachment
+) -> dict[str, JSON]:
+    """Return the record of an endpoint that has joined since its record was made."""
+    return {
+        **record,
+        "ports": [str(binding) for binding in info.ports],
+        "attachment": _attachment_record(attachment),
+    }
+
+
+def _attachment_record(attachment: Attachment | None) -> dict[str, JSON] | None:
+    if attachment is None:
+        return None
+    return {
+        "sandbox": attachment.sandbox,
+        "interface": attachment.interface,
+        "index": attachment.index,
+        "order": attachment.order,
+        "gateway": _string(attachment.gateway),
+        "gateway6": _string(attachment.gateway6),
+        "connected4": attachment.connected4,
+        "connected6": attachment.connected6,
     }
 
 

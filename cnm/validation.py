@@ -66,6 +66,8 @@ class Faults:
         self, what: str, parser: Callable[[object], T], values: object
     ) -> tuple[T, ...]:
         """Parse every value of an iterable that is not a string or a mapping."""
+        if values == ():
+            return ()
         if isinstance(values, (str, bytes, Mapping)) or not isinstance(
             values, Iterable
         ):

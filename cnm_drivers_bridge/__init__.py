@@ -126,6 +126,7 @@ class BridgeDriver(NetworkDriver):
         await self._kernel.run(
             bridge.remove, self._firewall, known, self._rules(network, options)
         )
+        self._ports.forget_bridge(known.index)
         self._options.pop(network.id, None)
         self._taken.remove(network, options.bridge(network))
 
@@ -144,6 +145,7 @@ class BridgeDriver(NetworkDriver):
             self._bridge(network),
             {endpoint.id: self._port(endpoint) for endpoint in event.endpoints},
         )
+        self._ports.forget_bridge(known.index)
         self._taken.add(network, options.bridge(network))
         return _state(known, options)
 

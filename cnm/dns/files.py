@@ -48,14 +48,25 @@ class Files:
         """Paths as processes see them, to the files."""
         return {"/etc/hosts": self.hosts, "/etc/resolv.conf": self.resolv_conf}
 
-    def make(self) -> None:
-        """Make the directory."""
-        os.makedirs(self.directory, mode=0o755, exist_ok=True)
+    def make(self) -> bool:
+        """Make the directory, unless it is there; return whether it was not."""
+        try:
+            os.mkdir(self.directory, 0o755)
+        except FileExistsError:
+            return False
+        except FileNotFoundError:
+            os.makedirs(self.directory, 0o755)
+        return True
 
-    def write_resolv_conf(self, content: str) -> None:
-        """Write the resolver's configuration, unless somebody has edited it."""
+    def write_resolv_conf(self, content: str, *, fresh: bool = False) -> None:
+        """Write the resolver's configuration, unless somebody has edited it.
+
+        :param fresh: whether the directory is new, so that there is nothing to be read
+        """
         digest = f"{self.resolv_conf}.hash"
-        present, written = _read(self.resolv_conf), _read(digest) or ""
+        present, written = None, ""
+        if not fresh:
+            present, written = _read(self.resolv_conf), _read(digest) or ""
         before = "" if present is None else _digest(present)
         if before not in written.split("\n"):
             return
@@ -68,12 +79,15 @@ class Files:
         base: Callable[[], Sequence[str]],
         went: Sequence[str],
         came: Sequence[str],
+        *,
+        fresh: bool = False,
     ) -> None:
         """Take lines out of the hosts file, and put others in.
 
         :param base: returns what a new file begins with
+        :param fresh: whether the directory is new, so that there is nothing to be read
         """
-        present = _read(self.hosts)
+        present = None if fresh else _read(self.hosts)
         before = "\n".join(base()) if present is None else present
         if len(before) <= LARGEST:
             write(self.hosts, hosts.edited(before, went, came), present)

@@ -105,13 +105,14 @@ class Preparation:
     def _write(self, sockets: Sockets, sandbox: SandboxSockets, state: State) -> State:
         files = Files(self.situation.directory)
         lines = self.situation.hosts_lines
+        fresh = False
         if lines != state.lines:
-            files.make()
+            fresh = files.make()
             base = partial(self._base, sockets, sandbox)
-            files.write_hosts(base, state.lines or (), lines)
+            files.write_hosts(base, state.lines or (), lines, fresh=fresh)
         nameserver = self._nameserver(state.addresses)
         if nameserver != state.nameserver or state.lines is None:
-            files.write_resolv_conf(self._resolv_conf(nameserver))
+            files.write_resolv_conf(self._resolv_conf(nameserver), fresh=fresh)
         return replace(state, lines=lines, nameserver=nameserver)
 
     def _base(self, sockets: Sockets, sandbox: SandboxSockets) -> list[str]:

@@ -78,14 +78,14 @@ def add_address(
     :param replace: whether it is no error if the link has it already
     """
     flags = NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL)
-    what = f"add address {interface} to link {index}"
-    return Request(RTM_NEWADDR, flags, _body(index, interface), what)
+    words = ("add address", interface, "to link", index)
+    return Request(RTM_NEWADDR, flags, _body(index, interface), words)
 
 
 def delete_address(index: int, interface: IPInterface) -> Request:
     """Take an address away from a link."""
-    what = f"delete address {interface} from link {index}"
-    return Request(RTM_DELADDR, 0, _body(index, interface), what)
+    words = ("delete address", interface, "from link", index)
+    return Request(RTM_DELADDR, 0, _body(index, interface), words)
 
 
 def link_local_address(mac: str) -> IPv6Interface:

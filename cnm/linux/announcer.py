@@ -11,7 +11,7 @@ import heapq
 import itertools
 import logging
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
@@ -69,9 +69,23 @@ def _checksum(data: bytes) -> int:
 class _Announcement:
     owner: str
     link: str
-    frames: tuple[bytes, ...]
+    addresses: Sequence[IPv4Address | IPv6Address]
+    mac: str
     remaining: int
     interval: float
+    _frames: tuple[bytes, ...] = ()
+
+    def frames(self) -> tuple[bytes, ...]:
+        """Return what is to be sent. It is made when it is first sent."""
+        if not self._frames:
+            octets = bytes.fromhex(self.mac.replace(":", ""))
+            self._frames = tuple(
+                arp_announcement(address, octets)
+                if isinstance(address, IPv4Address)
+                else neighbour_advertisement(address, octets)
+                for address in self.addresses
+            )
+        return self._frames
 
 
 class Announcer:
@@ -103,16 +117,9 @@ class Announcer:
         :param owner: whose addresses they are, for :meth:`cancel`
         :param interval: seconds between two announcements
         """
-        octets = bytes.fromhex(mac.replace(":", ""))
-        frames = tuple(
-            arp_announcement(address, octets)
-            if isinstance(address, IPv4Address)
-            else neighbour_advertisement(address, octets)
-            for address in addresses
-        )
-        if times <= 0 or not frames:
+        if times <= 0 or not addresses:
             return
-        announcement = _Announcement(owner, link, frames, times, interval)
+        announcement = _Announcement(owner, link, addresses, mac, times, interval)
         self._owners[owner] = announcement
         self._schedule(anyio.current_time(), announcement)
         self._wanted.set()
@@ -129,32 +136,33 @@ class Announcer:
                 self._wanted = anyio.Event()
                 await self._wanted.wait()
             await anyio.sleep(GATHER)
-            if frames := self._take(anyio.current_time()):
+            if due := self._take(anyio.current_time()):
                 try:
-                    await self._kernel.run(_send, frames)
+                    await self._kernel.run(_send, due)
                 except KernelError:
                     _logger.warning("addresses could not be announced", exc_info=True)
 
     def _schedule(self, when: float, announcement: _Announcement) -> None:
         heapq.heappush(self._queue, (when, next(self._order), announcement))
 
-    def _take(self, now: float) -> list[tuple[str, bytes]]:
-        """Return the frames that are due, and schedule their next time."""
-        frames: list[tuple[str, bytes]] = []
+    def _take(self, now: float) -> list[_Announcement]:
+        """Return what is due, and schedule its next time."""
+        due: list[_Announcement] = []
         while self._queue and self._queue[0][0] <= now:
             _, _, announcement = heapq.heappop(self._queue)
             if announcement.remaining <= 0:
                 continue
-            frames.extend((announcement.link, frame) for frame in announcement.frames)
+            due.append(announcement)
             announcement.remaining -= 1
             if announcement.remaining:
                 self._schedule(now + announcement.interval, announcement)
             elif self._owners.get(announcement.owner) is announcement:
                 del self._owners[announcement.owner]
-        return frames
+        return due
 
 
-def _send(sockets: Sockets, frames: list[tuple[str, bytes]]) -> None:
+def _send(sockets: Sockets, due: Iterable[_Announcement]) -> None:
+    frames = ((it.link, frame) for it in due for frame in it.frames())
     for link, frame in frames:
         try:
             sockets.packet.sendto(frame, (link, 0))

@@ -61,8 +61,8 @@ def delete_neighbour(index: int, address: IPAddress) -> Request:
     """Make a link forget a neighbour."""
     body = NEIGHBOUR.pack(_family(address), index, 0, 0, 0)
     body += attribute(_NDA_DST, address.packed)
-    what = f"delete neighbour {address} of link {index}"
-    return Request(RTM_DELNEIGH, 0, body, what)
+    words = ("delete neighbour", address, "of link", index)
+    return Request(RTM_DELNEIGH, 0, body, words)
 
 
 def set_fdb(index: int, mac: str, *, destination: IPAddress | None = None) -> Request:

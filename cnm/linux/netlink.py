@@ -13,6 +13,7 @@ import errno
 import socket
 import struct
 import sys
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -60,6 +61,17 @@ _CALL_BUFFER = 1 << 20
 _MULTICAST_BUFFER = 4 << 20
 _DUMP_ATTEMPTS = 10
 _LAST_SEQUENCE = 1 << 31
+_MSG_TRUNC = int(socket.MSG_TRUNC)
+
+
+class _Scratch(threading.local):
+    """Where a thread receives: to allocate that much costs more than to receive."""
+
+    def __init__(self) -> None:
+        self.buffer: bytearray = bytearray(_RECEIVE)
+
+
+_scratch = _Scratch()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +81,7 @@ class Request:
     :ivar kind: message type
     :ivar flags: message flags; the socket adds REQUEST, ACK and DUMP
     :ivar body: what follows the message header
-    :ivar what: what it does, for error messages: ``"add bridge br-1234"``
+    :ivar words: what it does, or the words of that
     :ivar feature: kernel option that is missing if the kernel does not know what is
         asked for, e.g. ``"CONFIG_BRIDGE"``
     """
@@ -77,8 +89,17 @@ class Request:
     kind: int
     flags: int
     body: bytes
-    what: str
+    words: str | tuple[object, ...]
     feature: str = ""
+
+    @property
+    def what(self) -> str:
+        """What it does, for error messages: ``"add bridge br-1234"``.
+
+        Addresses as text would take a third of the time that it takes to make requests.
+        """
+        words = self.words
+        return words if isinstance(words, str) else " ".join(map(str, words))
 
 
 class Message(NamedTuple):
@@ -218,7 +239,7 @@ class NetlinkSocket:
         overrun: OSError | None = None
         while True:
             try:
-                buffer = self._receive("receive netlink messages")
+                buffer = self._receive()
             except BlockingIOError:
                 if overrun is not None:
                     raise overrun from None
@@ -276,13 +297,14 @@ class NetlinkSocket:
         except PermissionError:
             self._socket.setsockopt(socket.SOL_SOCKET, plain, size)
 
-    def _receive(self, what: str) -> bytes:
-        buffer, _, flags, _ = self._socket.recvmsg(_RECEIVE)
-        if flags & socket.MSG_TRUNC:
+    def _receive(self) -> bytes:
+        size, _, flags, _ = self._socket.recvmsg_into([_scratch.buffer])
+        if flags & _MSG_TRUNC:
+            what = "receive netlink messages"
             raise NetlinkError(
                 errno.EMSGSIZE, what, f"a message of more than {_RECEIVE} bytes"
             )
-        return buffer
+        return bytes(memoryview(_scratch.buffer)[:size])
 
     def _collect(
         self, requests: Sequence[Request], first: int, final: int
@@ -296,7 +318,7 @@ class NetlinkSocket:
         interrupted = finished = False
         while not finished:
             try:
-                buffer = self._receive(requests[0].what)
+                buffer = self._receive()
             except BlockingIOError:
                 break  # the kernel has said all that it has to say
             except OSError as exc:

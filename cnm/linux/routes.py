@@ -127,7 +127,7 @@ def add_route(
     scope = RT_SCOPE_LINK if via is None else RT_SCOPE_UNIVERSE
     head = (RTPROT_STATIC, scope, RTN_UNICAST)
     body = _body(destination, via, index, version, metric, head)
-    return Request(RTM_NEWROUTE, flags, body, f"add {_describe(destination, via)}")
+    return Request(RTM_NEWROUTE, flags, body, ("add", *_described(destination, via)))
 
 
 def delete_route(
@@ -140,7 +140,7 @@ def delete_route(
 ) -> Request:
     """Delete the first route of the main table that fits what is given."""
     body = _body(destination, via, index, version, metric, (0, _RT_SCOPE_NOWHERE, 0))
-    return Request(RTM_DELROUTE, 0, body, f"delete {_describe(destination, via)}")
+    return Request(RTM_DELROUTE, 0, body, ("delete", *_described(destination, via)))
 
 
 def dump_routes(version: int) -> Request:
@@ -150,9 +150,11 @@ def dump_routes(version: int) -> Request:
     return Request(RTM_GETROUTE, 0, body, f"list IPv{version} routes")
 
 
-def _describe(destination: IPNetwork | None, via: IPAddress | None) -> str:
-    target = "default" if destination is None else str(destination)
-    return f"route {target}" if via is None else f"route {target} via {via}"
+def _described(
+    destination: IPNetwork | None, via: IPAddress | None
+) -> tuple[object, ...]:
+    route = ("route", "default" if destination is None else destination)
+    return route if via is None else (*route, "via", via)
 
 
 def _body(

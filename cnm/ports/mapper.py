@@ -156,6 +156,14 @@ class PortMapper:
             await self._service.withdraw(endpoint_id, bindings)
         return None
 
+    def forget_bridge(self, bridge: int) -> None:
+        """Note that a bridge that publications had is gone, or has been made again.
+
+        :param bridge: its index
+        """
+        if self._translation is not None:
+            self._translation.forget_bridge(bridge)
+
     async def close(self) -> None:
         """Let go of all ports. The table stays as it is."""
         if self._translation is not None:

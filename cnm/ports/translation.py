@@ -56,6 +56,7 @@ class Translation:
         self._registry = Registry()
         self._holdings: dict[str, Holding] = {}
         self._published: dict[str, _Published] = {}
+        self._local_bridges: set[int] = set()
 
     def __contains__(self, endpoint_id: str) -> bool:
         """Tell whether an endpoint has published anything."""
@@ -96,7 +97,8 @@ class Translation:
                 bindings = (*bound, *open_ports(publication))
                 new = self._made(bindings, publication.direct)
                 change = _Change(old, new)
-                change.reach_from_loopback(sockets, publication.bridge)
+                if change.is_local:
+                    self._reach_from_loopback(sockets, publication.bridge)
                 self._commit(sockets, change)
             except BaseException:
                 claim.undo()
@@ -134,6 +136,16 @@ class Translation:
                 holding.close()
             self._registry = Registry()
             self._holdings, self._published = {}, {}
+
+    def forget_bridge(self, bridge: int) -> None:
+        """Note that a bridge is gone, or another one."""
+        self._local_bridges.discard(bridge)
+
+    def _reach_from_loopback(self, sockets: Sockets, bridge: int) -> None:
+        """Have what the host sends from 127.0.0.1 reach the sandboxes of a bridge."""
+        if bridge and bridge not in self._local_bridges:
+            sockets.route.call(set_ipv4_configuration(bridge, route_localnet=1))
+            self._local_bridges.add(bridge)
 
     def _made(self, bindings: tuple[PortBinding, ...], direct: bool) -> _Published:
         made = elements(bindings, direct=direct, proxy=self._routes is not None)
@@ -180,11 +192,10 @@ class _Change:
         self.came = after - before
         self.went = before - after
 
-    def reach_from_loopback(self, sockets: Sockets, bridge: int) -> None:
-        """Have what the host sends from 127.0.0.1 reach sandboxes, if need be."""
-        # also for those that it has: the bridge may have been made again
-        if bridge and any(map(_is_local, self.new.bindings)):
-            sockets.route.call(set_ipv4_configuration(bridge, route_localnet=1))
+    @property
+    def is_local(self) -> bool:
+        """Whether ports are to be reached by 127.0.0.1."""
+        return any(map(_is_local, self.new.bindings))
 
     def outdated(self, known: frozenset[PortBinding] = frozenset()) -> list[Port]:
         """Return the ports whose connections are to be looked at anew.
