@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from .endpoint import Endpoint
-from .errors import CNMError
+from .errors import CNMError, NetlinkError
 from .events import NetworkChecked
 from .gateways import elect
 from .interfaces import is_there
@@ -15,11 +16,12 @@ from .linux import (
     REAP_SINGLY_GROUP,
     Link,
     LinkAddress,
+    NetlinkSocket,
     SandboxSockets,
     Sockets,
     dump_addresses,
-    dump_links,
     dump_routes,
+    get_link,
     parse_address,
     parse_link,
     parse_route,
@@ -108,9 +110,8 @@ def _examine(
     sandbox: SandboxSockets, interfaces: Sequence[Expected], *, links_only: bool
 ) -> Iterator[Damage]:
     route = sandbox.route
-    links = {link.index: link for link in map(parse_link, route.dump(dump_links()))}
     for each in interfaces:
-        link = links.get(each.index)
+        link = _link(route, each.index)
         if link is None or link.alias not in ("", each.mark):
             problem = f"its interface {each.interface} is gone"
             yield Damage(info=each.info, problem=problem, gone=True)
@@ -121,6 +122,15 @@ def _examine(
             yield Damage(info=each.info, problem=problem)
         else:
             yield from _configuration(sandbox, each)
+
+
+def _link(route: NetlinkSocket, index: int) -> Link | None:
+    try:
+        return parse_link(route.call(get_link(index))[0])
+    except NetlinkError as exc:
+        if exc.errno != errno.ENODEV:
+            raise
+        return None
 
 
 def _configuration(sandbox: SandboxSockets, each: Expected) -> Iterator[Damage]:

@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import lru_cache
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from types import MappingProxyType
 from typing import Any, cast
@@ -61,8 +62,13 @@ def frozen(values: Mapping[str, Any]) -> Mapping[str, Any]:
     return MappingProxyType(dict(values))
 
 
+@lru_cache(4096)  # the endpoints of a network have one gateway
+def _ip_address(text: str) -> IPAddress:
+    return ipaddress.ip_address(text)
+
+
 def _address(value: Any) -> IPAddress | None:
-    return ipaddress.ip_address(value) if value else None
+    return _ip_address(value) if value else None
 
 
 def _string(value: IPAddress | IPInterface | IPNetwork | None) -> str | None:
@@ -222,7 +228,7 @@ def _binding(text: str) -> PortBinding:
     host_address, host_port = _place(host) if arrow else (None, 0)
     if host_address is None:
         anywhere = "0.0.0.0" if container_address.version == 4 else "::"
-        host_address = ipaddress.ip_address(anywhere)
+        host_address = _ip_address(anywhere)
     return PortBinding(
         container_port=container_port,
         proto=cast("Proto", proto),
@@ -234,7 +240,7 @@ def _binding(text: str) -> PortBinding:
 
 def _place(text: str) -> tuple[IPAddress, int]:
     address, _, port = text.rpartition(":")
-    return ipaddress.ip_address(address.strip("[]")), int(port)
+    return _ip_address(address.strip("[]")), int(port)
 
 
 def endpoint_info(record: Mapping[str, JSON], network: NetworkInfo) -> EndpointInfo:
@@ -269,6 +275,12 @@ def endpoint_info(record: Mapping[str, JSON], network: NetworkInfo) -> EndpointI
         sysctls=frozen(value["sysctls"]),
         driver_state=frozen(value["driver_state"]),
     )
+
+
+def joined_to(record: Mapping[str, JSON]) -> str:
+    """Return the id of the sandbox that an endpoint is joined to, or ``""``."""
+    attachment = cast("dict[str, Any] | None", record["attachment"])
+    return attachment["sandbox"] if attachment else ""
 
 
 def attachment_of(record: Mapping[str, JSON]) -> Attachment | None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import NoneType
+from typing import cast
 
 from . import allocation, interfaces, interrupted, publishing, repair
 from .absent import AbsentDriver
@@ -34,6 +35,7 @@ from .records import (
     endpoint_info,
     endpoint_record,
     frozen,
+    joined_to,
     network_info,
     network_record,
     network_state,
@@ -105,8 +107,9 @@ def _by_age(records: tuple[Record, ...]) -> list[Record]:
 
 def _order(record: Record) -> tuple[int, str]:
     """Sort endpoints in the order of joining, then of creation."""
-    attachment = attachment_of(record.value)
-    return attachment.order if attachment else 0, str(record.value["created"])
+    attachment = cast("dict[str, int] | None", record.value["attachment"])
+    order = attachment["order"] if attachment else 0
+    return order, str(record.value["created"])
 
 
 # --- sandboxes ------------------------------------------------------------------------
@@ -182,8 +185,7 @@ def _joined(
     return tuple(
         endpoint_info(record.value, network)
         for record in endpoints
-        if (attachment := attachment_of(record.value))
-        and services.sandboxes.get(attachment.sandbox)
+        if services.sandboxes.get(joined_to(record.value))
     )
 
 

@@ -125,7 +125,16 @@ def attributes(
     buffer: bytes, start: int = 0, end: int | None = None
 ) -> dict[int, bytes]:
     """Return the attributes of a part of a buffer by type; the last of a type wins."""
-    return dict(attribute_list(buffer, start, end))
+    # not by way of attribute_list(), which takes half as long again
+    found = {}
+    end = len(buffer) if end is None else end
+    while start + 4 <= end:
+        size, kind = ATTRIBUTE.unpack_from(buffer, start)
+        if size < 4:
+            break
+        found[kind & NLA_TYPE_MASK] = buffer[start + 4 : start + size]
+        start += (size + 3) & ~3
+    return found
 
 
 def attribute_list(
