@@ -43,9 +43,11 @@ class Journal:
 
     :param store: where they go
     :param timeout: seconds that it may keep one waiting
+    :ivar lasts: whether another process will read it
     """
 
     def __init__(self, store: Store, timeout: float = STORE_TIMEOUT) -> None:
+        self.lasts: bool = store.persistent
         self._store = store
         self._timeout = timeout
         self._due: dict[str, Put | Delete] = {}
@@ -104,9 +106,9 @@ class Journal:
 class Operation(Rollback):
     """An operation that is recorded from its first step to its outcome.
 
-    Its intent is written when the block is entered. If the block raises, the pushed
-    undo steps run, and the intent is withdrawn; it stays, for the next start, if one of
-    them fails.
+    Its intent is written when the block is entered, if there is to be a next start. If
+    the block raises, the pushed undo steps run, and the intent is withdrawn; it stays,
+    for the next start, if one of them fails.
     """
 
     def __init__(
@@ -118,7 +120,8 @@ class Operation(Rollback):
         self._value = {"deed": deed, "object": identity, **value}
 
     async def __aenter__(self) -> Self:
-        await self._journal.write(Put(self._key, self._value))
+        if self._journal.lasts:
+            await self._journal.write(Put(self._key, self._value))
         return await super().__aenter__()
 
     async def __aexit__(
@@ -128,7 +131,7 @@ class Operation(Rollback):
         tb: TracebackType | None,
     ) -> None:
         await super().__aexit__(exc_type, exc, tb)
-        if exc is not None and not self.failed:
+        if exc is not None and not self.failed and self._journal.lasts:
             with anyio.CancelScope(shield=True):
                 await self._journal.write_or_postpone(Delete(self._key))
 
@@ -137,8 +140,12 @@ class Operation(Rollback):
 
         :raises StoreError: if that is not possible
         """
-        await self._journal.write(*changes, Delete(self._key))
+        await self._journal.write(*changes, *self._withdrawal)
 
     async def finish(self, *changes: Put | Delete) -> None:
         """Record the outcome of a removal, which stands even if the store fails."""
-        await self._journal.write_or_postpone(*changes, Delete(self._key))
+        await self._journal.write_or_postpone(*changes, *self._withdrawal)
+
+    @property
+    def _withdrawal(self) -> tuple[Delete, ...]:
+        return (Delete(self._key),) if self._journal.lasts else ()

@@ -6,7 +6,7 @@ from cnm import MemoryStore, StoreError
 from cnm.store import Delete, Put
 from cnm.testing.fakes import FakeDriver
 
-__all__ = ["FailingStore", "FakeDriver"]
+__all__ = ["FailingStore", "FakeDriver", "LastingStore"]
 
 
 class FailingStore(MemoryStore):
@@ -24,3 +24,9 @@ class FailingStore(MemoryStore):
             raise StoreError("disk full")
         await super().transaction(*changes)
         self.transactions.append(changes)
+
+
+class LastingStore(FailingStore):
+    """Says that it outlives the controller, so that there are intents in it."""
+
+    persistent = True

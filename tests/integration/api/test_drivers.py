@@ -16,7 +16,7 @@ from cnm.driver import EndpointState, NetworkDriver, hookimpl
 from cnm.events import EndpointLeft, Event, JoinInfo
 from cnm.linux import Placement
 
-from .fakes import FailingStore, FakeDriver
+from .fakes import FakeDriver, LastingStore
 
 SUBNET = "10.9.0.0/24"
 
@@ -180,7 +180,7 @@ async def test_a_changed_mac_address_is_refused() -> None:
 
 
 async def test_a_failing_store_leaves_nothing() -> None:
-    fake, store = FakeDriver(), FailingStore()
+    fake, store = FakeDriver(), LastingStore()
     async with running(fake, store) as controller:
         store.failing = True
         with pytest.raises(cnm.StoreError):
@@ -219,7 +219,7 @@ async def test_a_failing_store_leaves_nothing() -> None:
 
 
 async def test_what_is_removed_is_recorded_later() -> None:
-    fake, store = FakeDriver(), FailingStore()
+    fake, store = FakeDriver(), LastingStore()
     async with running(fake, store) as controller:
         network, sandbox, endpoint = await use(controller)
         store.failing = True
