@@ -27,6 +27,9 @@ async def running(
 ) -> AsyncIterator[Controller]:
     async with Controller(drivers={"fake": fake}, store=store) as controller:
         yield controller
+    if store is not None and store.persistent:
+        async with Controller():  # takes along what has been left for a next start
+            pass
 
 
 async def use(controller: Controller) -> tuple[cnm.Network, cnm.Sandbox, cnm.Endpoint]:
