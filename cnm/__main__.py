@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -94,6 +95,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Run the command line."""
+    # who reads may have enough, as head(1) does: that is no error
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     arguments = _parser().parse_args()
     try:
         if arguments.command == "drivers":

@@ -147,10 +147,7 @@ def _configure(
     interface: Interface,
     defaults: Sequence[DefaultRoute],
 ) -> None:
-    requests = [
-        *_addresses(index, interface),
-        set_link(index, up=True, alias=interface.mark),
-    ]
+    requests = _bring_up(index, interface)
     requests += [
         add_route(static.destination, via=static.via, index=index)
         for static in interface.routes
@@ -163,14 +160,17 @@ def _configure(
         route.call(*replacing)
 
 
-def _addresses(index: int, interface: Interface) -> list[Request]:
-    requests = [add_address(index, address) for address in interface.addresses]
+def _bring_up(index: int, interface: Interface) -> list[Request]:
+    """Return what sets an interface up, and then gives it its addresses."""
+    requests = []
+    own = interface.addresses
     if interface.has_ipv6 and interface.mac:
         # The kernel's own link-local address would go through duplicate address
         # detection, router solicitation and multicast reports to every port.
-        requests.insert(0, set_link(index, address_generation="none"))
-        requests.insert(1, add_address(index, link_local_address(interface.mac)))
-    return requests
+        requests.append(set_link(index, address_generation="none"))
+        own = (link_local_address(interface.mac), *own)
+    requests.append(set_link(index, up=True, alias=interface.mark or None))
+    return requests + [add_address(index, address) for address in own]
 
 
 def _move(
@@ -228,7 +228,7 @@ def reconfigure(
     )
     with sockets.sandbox(key) as sandbox:
         try:
-            sandbox.route.call(*_addresses(index, interface), set_link(index, up=True))
+            sandbox.route.call(*_bring_up(index, interface))
         except NetlinkError as exc:
             if any(each.errno != errno.EEXIST for each in (exc, *exc.others)):
                 raise

@@ -92,6 +92,19 @@ class Journal:
             _logger.error("recorded later: %s: %s", [it.key for it in changes], exc)
             self._due.update((change.key, change) for change in changes)
 
+    async def has_ended(self, key: str) -> bool:
+        """Tell whether an intent is gone from a store that persists.
+
+        It is said to be gone if nobody can tell: the next start will see.
+        """
+        if not self.lasts:
+            return False
+        try:
+            return await self._store.get(key) is None
+        except StoreError as exc:
+            _logger.error("the next start sees what has become of %s: %s", key, exc)
+            return True
+
     def operation(
         self, deed: Deed, identity: str, value: Mapping[str, JSON] | None = None
     ) -> Operation:
@@ -108,7 +121,8 @@ class Operation(Rollback):
 
     Its intent is written when the block is entered, if there is to be a next start. If
     the block raises, the pushed undo steps run, and the intent is withdrawn; it stays,
-    for the next start, if one of them fails.
+    for the next start, if one of them fails. What has been recorded is not undone any
+    more.
     """
 
     def __init__(
@@ -118,6 +132,7 @@ class Operation(Rollback):
         self._journal = journal
         self._key = f"{INTENT}{identity}/{deed}"
         self._value = {"deed": deed, "object": identity, **value}
+        self._committing = False
 
     async def __aenter__(self) -> Self:
         if self._journal.lasts:
@@ -130,16 +145,30 @@ class Operation(Rollback):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
+        if await self._stands(exc):
+            return
         await super().__aexit__(exc_type, exc, tb)
         if exc is not None and not self.failed and self._journal.lasts:
             with anyio.CancelScope(shield=True):
                 await self._journal.write_or_postpone(Delete(self._key))
+
+    async def _stands(self, exc: BaseException | None) -> bool:
+        """Tell whether the outcome is recorded, though the block has raised.
+
+        Ctrl-C may come after the commit.
+        """
+        stands = False
+        if self._committing and exc and not isinstance(exc, Exception):
+            with anyio.CancelScope(shield=True):
+                stands = await self._journal.has_ended(self._key)
+        return stands
 
     async def commit(self, *changes: Put | Delete) -> None:
         """Record the outcome; nothing that may fail comes after it.
 
         :raises StoreError: if that is not possible
         """
+        self._committing = True
         await self._journal.write(*changes, *self._withdrawal)
 
     async def finish(self, *changes: Put | Delete) -> None:

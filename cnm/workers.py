@@ -11,6 +11,7 @@ import asyncio
 import logging
 import math
 import queue
+import signal
 import sys
 import threading
 import time
@@ -75,13 +76,25 @@ def _loop_notifier() -> _Notify:
     return asyncio.get_running_loop().call_soon_threadsafe
 
 
+def _interrupt() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def _interrupt_again() -> None:
+    """Have Ctrl-C be seen at the next checkpoint; outside of trio, at once."""
+    if trio := sys.modules.get("trio"):
+        trio.lowlevel.enable_ki_protection(_interrupt)()
+    else:
+        _interrupt()
+
+
 async def _wait_regardless(done: anyio.Event, timeout: float = math.inf) -> bool:
-    """Wait for an event; cancellation is put off until afterwards.
+    """Wait for an event; cancellation and Ctrl-C are put off until afterwards.
 
     :param timeout: seconds after which it is not waited for any longer
     :return: whether asyncio's own cancellation has been put off
     """
-    put_off = False
+    put_off = interrupted = False
     with anyio.move_on_after(timeout, shield=True) as scope:
         while not done.is_set():
             try:
@@ -91,6 +104,11 @@ async def _wait_regardless(done: anyio.Event, timeout: float = math.inf) -> bool
                     raise  # its own: the time is over
                 # Task.cancel(), asyncio.timeout() and Ctrl-C go through a shield
                 put_off = True
+            except KeyboardInterrupt:
+                # trio hands Ctrl-C to its main task, which may be in a shield
+                interrupted = True
+    if interrupted:
+        _interrupt_again()
     if put_off and (task := asyncio.current_task()):
         task.uncancel()
         task.cancel()

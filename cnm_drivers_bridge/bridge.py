@@ -148,12 +148,9 @@ def make(
         has_ipv6 = any(address.version == 6 for address in wanted)
         own = [link_local_address(mac)] if has_ipv6 else []
         sockets.route.call(
-            set_link(
-                index,
-                address_generation="none" if has_ipv6 else None,
-            ),
-            *(add_address(index, address) for address in wanted + own),
+            set_link(index, address_generation="none" if has_ipv6 else None),
             set_link(index, up=True),
+            *(add_address(index, address) for address in wanted + own),
         )
     except BaseException:
         sockets.route.call(delete_link(index))
@@ -216,8 +213,8 @@ def _use(
     )
     try:
         sockets.route.call(
-            *(add_address(link.index, address) for address in added),
             set_link(link.index, up=True, mtu=options.mtu),
+            *(add_address(link.index, address) for address in added),
         )
     except BaseException:
         _drop(sockets, bridge)

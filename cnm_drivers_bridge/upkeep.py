@@ -68,8 +68,8 @@ def _mend(
     lacking = _lacking(sockets, network, options, known)
     if lacking or not link.up:
         sockets.route.call(
-            *(add_address(link.index, address) for address in lacking),
             set_link(link.index, up=True),
+            *(add_address(link.index, address) for address in lacking),
         )
 
 

@@ -70,6 +70,12 @@ def pytest_pycollect_makeitem(
         pytest.mark.anyio(obj)
 
 
+def pytest_collection_finish() -> None:
+    """Have no test look through what is imported, when it looks for what leaks."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(params=BACKENDS)
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
     return request.param

@@ -99,10 +99,10 @@ class Network:
         )
         self._configured = pack(
             change_link(index, no_address_generation()),
+            change_link(index, up=True),
             address(index, self.gateway4.packed, 20),
             address(index, self.gateway6.packed, 64),
             address(index, link_local(mac), 64),
-            change_link(index, up=True),
         )
         rules = NetworkRules(
             interface=self.name,

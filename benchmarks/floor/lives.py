@@ -90,10 +90,10 @@ class Life(ABC):
         index, network = self.index, self.network
         return [
             change_link(index, no_address_generation()),
+            change_link(index, alias(), up=True),
             address(index, link_local(self.mac), 64),
             address(index, self.own4.packed, 20),
             address(index, self.own6.packed, 64),
-            change_link(index, alias(), up=True),
             default_route(network.gateway4.packed, index),
             default_route(network.gateway6.packed, index),
         ]

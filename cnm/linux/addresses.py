@@ -75,6 +75,10 @@ def add_address(
     An IPv6 address is usable at once: duplicate address detection is switched off for
     it, as addresses are handed out by cnm.
 
+    Set the link up first. The routes of IPv6 addresses that it has before are made
+    while it is set up, with the memory that is at hand; the kernel does not say if that
+    was too little, and their subnets cannot be reached then.
+
     :param replace: whether it is no error if the link has it already
     """
     flags = NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL)

@@ -66,8 +66,8 @@ class Machine:
                 ),
                 # nothing is forwarded to a link while its own address is on trial
                 set_link(index, address_generation="none"),
-                *(add_address(index, ip_interface(it)) for it in addresses),
                 set_link(index, up=True),
+                *(add_address(index, ip_interface(it)) for it in addresses),
             )
         self._links.append(index)
         self.run(lambda: _configure(peer, self._addresses))
@@ -91,8 +91,8 @@ def _configure(index: int, addresses: tuple[str, ...]) -> None:
     with NetlinkSocket() as route:
         route.call(
             set_link(index, address_generation="none"),
-            *(add_address(index, ip_interface(it)) for it in addresses),
             set_link(index, up=True),
+            *(add_address(index, ip_interface(it)) for it in addresses),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -105,3 +106,17 @@ def test_bundled_drivers_are_described() -> None:
         assert run(ROOT, "-m", "cnm", "driver", name).startswith(
             f"{name}: cnm_drivers_"
         )
+
+
+@pytest.mark.parametrize("command", [["driver", "bridge"], ["drivers"], ["--help"]])
+def test_who_reads_may_have_enough(command: list[str]) -> None:
+    receive, send = os.pipe()
+    os.close(receive)
+    with open(send, "wb") as nobody_reads:
+        done = subprocess.run(
+            [sys.executable, "-m", "cnm", *command],
+            stdout=nobody_reads,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")

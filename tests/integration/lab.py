@@ -139,8 +139,8 @@ class Namespace(Closing):
         """Give a link addresses, and switch it on."""
         interfaces = [ip_interface(address) for address in addresses]
         self.route.call(
-            *(add_address(index, interface) for interface in interfaces),
             set_link(index, up=True),
+            *(add_address(index, interface) for interface in interfaces),
         )
 
     def add_default_routes(self, *gateways: str) -> None:

@@ -31,12 +31,12 @@ def outside() -> Iterator[Namespace]:
             add_veth(
                 "uplink", "eth0", index=index, peer_index=peer, peer_netns=there.netns
             ),
-            add_address(index, ip_interface(f"{HOST4}/24")),
-            add_address(index, ip_interface(f"{HOST6}/64")),
             # nothing is forwarded to a link while its link-local address is on trial
             set_link(index, address_generation="none"),
-            add_address(index, ip_interface("fe80::1/64")),
             set_link(index, up=True),
+            add_address(index, ip_interface(f"{HOST4}/24")),
+            add_address(index, ip_interface(f"{HOST6}/64")),
+            add_address(index, ip_interface("fe80::1/64")),
         )
         there.add_addresses(peer, f"{OUTSIDE4}/24", f"{OUTSIDE6}/64")
         yield there

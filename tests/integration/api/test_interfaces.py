@@ -10,7 +10,11 @@ import pytest
 
 import cnm
 from cnm import Controller
+from cnm.linux import NetlinkSocket, parse_address, parse_link
+from cnm.linux.addresses import RTM_NEWADDR
+from cnm.linux.links import RTM_NEWLINK, RTNLGRP_LINK
 
+from ..lab import Namespace
 from .traffic import addresses, pair, serving, tcp
 
 DUAL = ["10.9.0.0/24", "fd00:9::/64"]
@@ -124,3 +128,45 @@ async def test_announcements(controller: Controller, times: int) -> None:
                     advertisements += frame[62:78] == own6
     assert (arps, advertisements) == (times, times)
     assert quiet.joined
+
+
+#: multicast groups of addresses, include/uapi/linux/rtnetlink.h
+RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR = 5, 9
+
+
+def listener() -> NetlinkSocket:
+    told = NetlinkSocket()
+    for group in (RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR):
+        told.subscribe(group)
+    return told
+
+
+def happened(told: NetlinkSocket, name: str) -> list[str]:
+    """Return in which order a link was set up and addresses were given."""
+    order = []
+    for message in told.receive():
+        if message.kind == RTM_NEWADDR:
+            order.append(str(parse_address(message).interface))
+        elif message.kind == RTM_NEWLINK:
+            link = parse_link(message)
+            if link.up and link.name == name:
+                order.append("up")
+    return order
+
+
+async def test_addresses_are_given_to_a_link_that_is_up(controller: Controller) -> None:
+    # if it has IPv6 addresses before, their routes are made while it is set up, with
+    # the memory that is at hand; the kernel does not say if that is too little
+    with listener() as told:
+        network = await controller.create_network(
+            "front", subnets=DUAL, options={"name": "br-test"}
+        )
+        order = happened(told, "br-test")
+        assert order[0] == "up"
+        assert "10.9.0.1/24" in order
+    box = await controller.create_sandbox("box")
+    with Namespace(path=box.key) as inside, inside.run(listener) as told:
+        await network.connect(box)
+        order = happened(told, "eth0")
+        assert order[0] == "up"
+        assert "10.9.0.2/24" in order

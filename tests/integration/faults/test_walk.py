@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -29,15 +29,45 @@ WITHOUT_DRIVER = (
 WITH_FILES = ("create sandbox", "create bound sandbox", "adopt namespace", "start")
 
 
-def walk(name: str, mode: str, backend: str, share: str) -> dict[str, object]:
-    """Return what a walk says at its end."""
-    command = [sys.executable, "-m", "tests.integration.faults.walker"]
-    done = subprocess.run(
-        [*command, name, mode, backend, share], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-    return found
+class Walker:
+    """The program that walks, as long as the tests need it."""
+
+    def __init__(self) -> None:
+        self._program = subprocess.Popen(
+            [sys.executable, "-m", "tests.integration.faults.walker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def walk(self, *what: str) -> dict[str, object]:
+        """Return what a walk says at its end.
+
+        :param what: name of the operation, mode, backend, share of the steps
+        """
+        assert self._program.stdin is not None
+        assert self._program.stdout is not None
+        self._program.stdin.write(json.dumps(what) + "\n")
+        self._program.stdin.flush()
+        said = []
+        for line in self._program.stdout:
+            said.append(line)
+            if line.startswith("{"):
+                break
+        found: dict[str, object] = json.loads(said.pop())
+        assert found["failed"] == 0, "".join(said)
+        return found
+
+    def close(self) -> None:
+        self._program.communicate()
+        assert self._program.returncode == 0
+
+
+@pytest.fixture(scope="module")
+def walker() -> Iterator[Walker]:
+    program = Walker()
+    yield program
+    program.close()
 
 
 def shares(mode: str) -> list[tuple[str, str]]:
@@ -51,12 +81,15 @@ def shares(mode: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("mode", ["fail", "lose", "cancel"])
 def test_half_done_is_not_done(
-    name: str, mode: str, record_property: Callable[[str, object], None]
+    walker: Walker,
+    name: str,
+    mode: str,
+    record_property: Callable[[str, object], None],
 ) -> None:
     if (name, mode) == ("start", "cancel"):
         pytest.skip("a start that is cancelled is like one that fails")
     for backend, share in shares(mode):
-        found = walk(name, mode, backend, share)
+        found = walker.walk(name, mode, backend, share)
         record_property("walked", found["walked"])
         assert isinstance(found["steps"], int)
         assert found["steps"] > 0
@@ -64,9 +97,9 @@ def test_half_done_is_not_done(
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_the_next_start_undoes_or_completes(
-    name: str, record_property: Callable[[str, object], None]
+    walker: Walker, name: str, record_property: Callable[[str, object], None]
 ) -> None:
-    found = walk(name, "kill", "asyncio", "0/1")
+    found = walker.walk(name, "kill", "asyncio", "0/1")
     record_property("walked", found["walked"])
     kinds = {"store"}
     if name not in WITHOUT_DRIVER:

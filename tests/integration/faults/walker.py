@@ -1,26 +1,34 @@
-"""Walks through an operation with a fault at every step, each in a host of its own.
+"""Walks through operations with a fault at every step, each in a host of its own.
 
 It is run as a program, which has one thread only, and forks for every step: the child
-has a private host network. It prints a line of JSON for each step.
+has a private host network. Lines of JSON tell it what to walk through; at the end of
+each walk it says what it has found.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
+import anyio._backends._asyncio  # children would import it anew, and what follows
+import anyio._backends._trio
 
 import cnm
+import cnm.dns.server
+import cnm.ipam.default
+import cnm_drivers_bridge  # noqa: F401
 from cnm import Controller, SQLiteStore
 from cnm.lifecycle import remove_table
 from cnm.linux import (
@@ -38,6 +46,9 @@ from tests.integration.api.traffic import serving, tcp
 from tests.integration.faults.operations import OPERATIONS, Operation
 
 State = dict[str, Any]
+T = TypeVar("T")
+#: Steps that are tried at a time.
+AT_A_TIME = 3
 
 
 def controller(path: Path) -> Controller:
@@ -240,11 +251,11 @@ async def others_work(running: Controller) -> None:
                 assert await stream.receive() == b"10.99.0.1"
 
 
-def forked(work: Callable[[], None]) -> int:
-    """Do something in a child process; return how it has ended."""
+def fork(work: Callable[[], None]) -> int:
+    """Do something in a child process; return its id."""
     child = os.fork()
     if child:
-        return os.waitpid(child, 0)[1]
+        return child
     try:
         work()
     except BaseException:
@@ -253,23 +264,28 @@ def forked(work: Callable[[], None]) -> int:
     os._exit(0)
 
 
-def in_private(work: Callable[[Walk], object], name: str, backend: str) -> object:
-    """Return what a function returns in a child that has a host network of its own."""
-    receive, send = os.pipe()
+class Child:
+    """A process that does something in a host network of its own."""
 
-    def child() -> None:
-        private_host()
-        with tempfile.TemporaryDirectory() as directory:
-            result = work(Walk(OPERATIONS[name], directory, backend))
-        os.write(send, json.dumps(result).encode())
+    def __init__(self, work: Callable[[Walk], object], name: str, backend: str) -> None:
+        self._answer, send = os.pipe()
 
-    status = forked(child)
-    os.close(send)
-    with open(receive, "rb") as pipe:
-        answer = pipe.read()
-    if status:
-        raise RuntimeError(f"exit status {status}")
-    return json.loads(answer)
+        def main() -> None:
+            private_host()
+            with tempfile.TemporaryDirectory() as directory:
+                result = work(Walk(OPERATIONS[name], directory, backend))
+            os.write(send, json.dumps(result).encode())
+
+        self._process = fork(main)
+        os.close(send)
+
+    def result(self) -> Any:
+        """Return what it returns, when it has ended."""
+        with open(self._answer, "rb") as pipe:
+            answer = pipe.read()
+        if status := os.waitpid(self._process, 0)[1]:
+            raise RuntimeError(f"exit status {status}")
+        return json.loads(answer)
 
 
 def survey(walk: Walk) -> object:
@@ -288,7 +304,7 @@ def step(walk: Walk, mode: str, at: int, before: State, after: State) -> list[st
     foreign = walk.operation.prepare.__name__ == "host_bridge"
     walk.run(walk.prepare)
     if mode == "kill":
-        status = forked(lambda: walk.run(lambda: walk.kill(at)))
+        _, status = os.waitpid(fork(lambda: walk.run(lambda: walk.kill(at))), 0)
         assert os.WIFSIGNALED(status), f"not killed: {status}"
         assert os.WTERMSIG(status) == signal.SIGKILL
         walk.run(lambda: walk.restarted(before, after))
@@ -305,39 +321,60 @@ def step(walk: Walk, mode: str, at: int, before: State, after: State) -> list[st
     return []
 
 
+@cache
+def surveyed(name: str, backend: str) -> tuple[list[Any], State, State]:
+    points, before, after = Child(survey, name, backend).result()
+    return points, before, after
+
+
+@cache
+def awaits(name: str, backend: str) -> int:
+    return int(Child(survey_awaits, name, backend).result())
+
+
+def overlapping(children: Iterable[T]) -> Iterator[T]:
+    """Have a few be at work at a time: the kernel keeps each of them waiting."""
+    running: deque[T] = deque()
+    for child in children:
+        running.append(child)
+        if len(running) == AT_A_TIME:
+            yield running.popleft()
+    yield from running
+
+
 def say(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
-def main(name: str, mode: str, backend: str, share: str) -> int:
+def go(name: str, mode: str, backend: str, share: str) -> None:
     """Walk; ``share`` is ``part/parts`` of the steps."""
-    found: Any = in_private(survey, name, backend)
-    points, before, after = found
+    points, before, after = surveyed(name, backend)
     part, parts = map(int, share.split("/"))
-    count = len(points)
-    if mode == "cancel":
-        counted: Any = in_private(survey_awaits, name, backend)
-        count = counted
-    failed = walked = 0
-    for at in range(1, count + 1):
-        if at % parts != part % parts:
-            continue
-        what = f"await {at}" if mode == "cancel" else points[at - 1]
-        if mode == "lose" and points[at - 1][1] != "kernel":
-            continue
+    count = awaits(name, backend) if mode == "cancel" else len(points)
+    chosen = [
+        at
+        for at in range(1, count + 1)
+        if at % parts == part % parts
+        and (mode != "lose" or points[at - 1][1] == "kernel")
+    ]
+    work = partial(step, mode=mode, before=before, after=after)
+    failed = 0
+    for at, child in overlapping(
+        (at, Child(partial(work, at=at), name, backend)) for at in chosen
+    ):
         try:
-            work = partial(step, mode=mode, at=at, before=before, after=after)
-            walked += 1
-            in_private(work, name, backend)
+            child.result()
         except RuntimeError as exc:
             failed += 1
+            what = f"await {at}" if mode == "cancel" else points[at - 1]
             say(f"FAILED {name}: {mode} at {what}: {exc}")
     kinds = sorted({kind for _, kind, _ in points})
-    totals = {"steps": count, "kinds": kinds, "walked": walked, "failed": failed}
+    totals = {"steps": count, "kinds": kinds, "walked": len(chosen), "failed": failed}
     say(json.dumps(totals))
-    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    gc.freeze()  # no child has to look through what has been imported
+    for asked in sys.stdin:
+        go(*json.loads(asked))

@@ -10,12 +10,10 @@ import anyio.to_thread
 import pytest
 
 import cnm
-from cnm import Controller, DamageFound, SQLiteStore
+from cnm import Controller, SQLiteStore
 from cnm.lifecycle import remove_table
 from cnm.linux import (
     NetlinkSocket,
-    add_ifb,
-    add_veth,
     delete_link,
     get_link,
     parse_link,
@@ -193,66 +191,6 @@ async def test_a_mac_address_is_free_at_once(
         await network.connect(boxes[1], mac="02:00:00:00:00:07")
 
 
-async def test_a_parent_that_is_down(controller: Controller) -> None:
-    with NetlinkSocket() as route:
-        route.call(add_ifb("ifb7"))
-        try:
-            network = await create(
-                controller, options={"parent": "ifb7"}, aux_addresses={}
-            )
-            one, two = await pair(controller, network)
-            assert await controller.check() == ()
-            route.call(set_link(name="ifb7", up=True))
-            async with serving(two):
-                assert await tcp(one, addresses(two, network)[0])
-            await network.delete(force=True)
-            assert "ifb7" in host_links()
-        finally:
-            route.call(delete_link(name="ifb7"))
-
-
-async def test_a_parent_that_is_deleted_is_missed_at_once(lan: Namespace) -> None:
-    async with (
-        Controller(on_damage="report") as controller,
-        controller.subscribe(DamageFound) as events,
-    ):
-        network = await create(controller)
-        await pair(controller, network)
-        with NetlinkSocket() as route:
-            route.call(delete_link(name=PARENT))
-        with anyio.fail_after(5):
-            found = (await anext(events)).differences
-        assert found[0].problem == "link lan0 is gone"
-        await network.delete(force=True)
-
-
-async def test_a_parent_that_is_deleted(lan: Namespace) -> None:
-    async with Controller(on_damage="report") as controller:
-        network = await create(controller)
-        one, two = await pair(controller, network)
-        with NetlinkSocket() as route:
-            route.call(delete_link(name=PARENT))
-            problems = [it.problem for it in await controller.check()]
-            assert problems[0] == "link lan0 is gone"
-            found = await controller.repair()
-            assert not any(it.mended for it in found)
-            route.call(
-                add_veth(PARENT, "back"),
-                set_link(name=PARENT, up=True),
-                set_link(name="back", up=True),
-            )
-            try:
-                problems = [it.problem for it in await controller.check()]
-                assert problems[0] == "link lan0 is another one"
-                await controller.repair()
-                assert [str(it) for it in await controller.check()] == []
-                async with serving(two):
-                    assert await tcp(one, addresses(two, network)[0])
-                await network.delete(force=True)
-            finally:
-                route.call(delete_link(name=PARENT))
-
-
 async def test_the_host_takes_part(controller: Controller, lan: Namespace) -> None:
     network = await create(
         controller,
@@ -312,42 +250,6 @@ async def test_it_is_back_after_a_restart(tmp_path: Path, lan: Namespace) -> Non
         await two.delete()
         await network.delete(force=True)
         await controller._services.kernel.run(remove_table, controller._services)
-
-
-async def test_a_parent_that_comes_later(tmp_path: Path, lan: Namespace) -> None:
-    path = tmp_path / "cnm.db"
-    async with Controller(store=SQLiteStore(path)) as controller:
-        network = await create(controller)
-        one, two = await pair(controller, network)
-        taken = addresses(two, network)[0]
-    with NetlinkSocket() as route:
-        route.call(delete_link(name=PARENT))
-        async with Controller(store=SQLiteStore(path)) as controller:
-            network = controller.network("lan")
-            assert "there is no link 'lan0'" in network.fault
-            for _ in range(2):
-                (still, *_) = await controller.repair()
-                assert (still.mended, still.error) == (False, network.fault)
-            route.call(
-                add_veth(PARENT, "back"),
-                set_link(name=PARENT, up=True),
-                set_link(name="back", up=True),
-            )
-            try:
-                assert [it.error for it in await controller.repair() if it.error] == []
-                assert network.fault == ""
-                assert [str(it) for it in await controller.check()] == []
-                with pytest.raises(cnm.AddressInUse):
-                    await network.create_endpoint("x", address=taken)
-                one, two = controller.sandbox("one"), controller.sandbox("two")
-                async with serving(two):
-                    assert await tcp(one, taken)
-                for box in (one, two):
-                    await box.delete()
-                await network.delete()
-            finally:
-                route.call(delete_link(name=PARENT))
-            await controller._services.kernel.run(remove_table, controller._services)
 
 
 @pytest.mark.parametrize(
