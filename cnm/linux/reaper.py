@@ -27,8 +27,9 @@ from .netlink import NetlinkSocket
 
 _logger = logging.getLogger(__name__)
 
-#: How many bridges are deleted at a time when somebody waits for it. Together they take
-#: two thirds of the time; but nobody else configures anything meanwhile, for 16 ms each.
+#: How many bridges are deleted at a time when somebody waits for it. Together they
+#: take two thirds of the time; but nobody else configures a link meanwhile, for 16 ms
+#: each.
 _AT_A_TIME = 4
 #: Seconds of pauses between bridges, however many there are: so they do not pile up.
 _PAUSES = 20.0
