@@ -121,7 +121,12 @@ async def test_new_addresses_are_announced_once(controller: Controller) -> None:
 
 
 async def announced(
-    sandbox: cnm.Sandbox, network: cnm.Network, watcher: cnm.Sandbox, **addresses: str
+    sandbox: cnm.Sandbox,
+    network: cnm.Network,
+    watcher: cnm.Sandbox,
+    *,
+    address: str | None = None,
+    address6: str | None = None,
 ) -> tuple[int, int]:
     """Join anew; return how many times the IPv4 and the IPv6 address are announced."""
     await network.disconnect(sandbox)
@@ -129,7 +134,7 @@ async def announced(
     with await watcher.socket(
         socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)
     ) as raw:
-        endpoint = await network.connect(sandbox, **addresses)
+        endpoint = await network.connect(sandbox, address=address, address6=address6)
         assert endpoint.address is not None
         assert endpoint.address6 is not None
         mac = bytes.fromhex(endpoint.mac.replace(":", ""))
