@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections.abc import Sequence
 
 import anyio
 
@@ -18,6 +19,7 @@ from .kernel import Kernel, Sockets
 from .links import (
     REAP_GROUP,
     REAP_SINGLY_GROUP,
+    Link,
     delete_link,
     dump_links,
     parse_link,
@@ -78,9 +80,8 @@ class Reaper:
 
     async def reap(self) -> None:
         """Delete now; return when the links are gone."""
-        bridges = await self._reap()
-        for start in range(0, len(bridges), _AT_A_TIME):
-            await self._kernel.run(_delete, bridges[start : start + _AT_A_TIME])
+        for few in _few(await self._reap()):
+            await self._kernel.run(_delete, few)
 
     async def _reap(self) -> tuple[int, ...]:
         """Delete all but the bridges; return these."""
@@ -89,6 +90,20 @@ class Reaper:
         singly, self._singly = self._singly, False
         await self._kernel.run(_reap, frozenset(keys))
         return await self._kernel.run(_singles) if singly else ()
+
+
+def delete_links(sockets: Sockets, links: Sequence[Link]) -> None:
+    """Plan: delete links, nearly all at once. No error if one is gone."""
+    bridges = tuple(link.index for link in links if link.kind == "bridge")
+    # one without a kind cannot be deleted, and would keep all of its group
+    others = tuple(link.index for link in links if link.kind not in ("bridge", ""))
+    for few in (others, *_few(bridges)):
+        _delete(sockets, few)
+
+
+def _few(bridges: tuple[int, ...]) -> list[tuple[int, ...]]:
+    starts = range(0, len(bridges), _AT_A_TIME)
+    return [bridges[start : start + _AT_A_TIME] for start in starts]
 
 
 def _reap(sockets: Sockets, keys: frozenset[str]) -> None:
@@ -116,8 +131,8 @@ def _singles(sockets: Sockets) -> tuple[int, ...]:
     return tuple(link.index for link in links if link.group == REAP_SINGLY_GROUP)
 
 
-def _delete(sockets: Sockets, bridges: tuple[int, ...]) -> None:
-    requests = [set_link(bridge, group=REAP_GROUP) for bridge in bridges]
+def _delete(sockets: Sockets, indexes: tuple[int, ...]) -> None:
+    requests = [set_link(index, group=REAP_GROUP) for index in indexes]
     try:
         sockets.route.call(*requests)
     except NetlinkError as exc:

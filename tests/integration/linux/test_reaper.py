@@ -21,7 +21,7 @@ from cnm.linux import (
     parse_link,
     set_link,
 )
-from cnm.linux.reaper import Reaper
+from cnm.linux.reaper import Reaper, delete_links
 
 #: More than the reaper deletes at a time.
 BRIDGES = 6
@@ -72,6 +72,19 @@ async def test_bridges_only_when_there_are_some(
     assert left() == sorted([*FOREIGN, *(f"b{index}" for index in buried)])
     reaper.want(singly=True)
     await reaper.reap()
+    assert left() == FOREIGN
+
+
+async def test_those_that_are_named(buried: list[int], route: NetlinkSocket) -> None:
+    """What is in a group already goes with them; one that is gone is no error."""
+    links = [parse_link(link) for link in route.dump(dump_links())]
+    # the loopback, too: it cannot be deleted
+    strays = [link for link in links if link.name not in FOREIGN]
+    route.call(delete_link(buried[0]), delete_link(name=f"v{buried[1]}"))
+    async with Kernel() as kernel:
+        await kernel.run(delete_links, strays)
+        assert left() == FOREIGN
+        await kernel.run(delete_links, strays)
     assert left() == FOREIGN
 
 
