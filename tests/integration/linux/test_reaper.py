@@ -59,6 +59,14 @@ def left() -> list[str]:
         return sorted(name for name in names if name != "lo")
 
 
+async def all_are_gone() -> None:
+    for _ in range(1000):
+        if left() == FOREIGN:
+            return
+        await anyio.sleep(0.01)
+    raise AssertionError(left())
+
+
 async def test_all_are_gone_at_once(reaper: Reaper, buried: list[int]) -> None:
     reaper.want(singly=True)
     await reaper.reap()
@@ -96,21 +104,13 @@ async def test_others_delete_some_meanwhile(
         tasks.start_soon(reaper.run)
         tasks.start_soon(reaper.reap)
         await anyio.to_thread.run_sync(route.call, delete_link(buried[-1]))
-        for _ in range(1000):
-            if left() == FOREIGN:
-                break
-            await anyio.sleep(0.01)
+        await all_are_gone()
         tasks.cancel_scope.cancel()
-    assert left() == FOREIGN
 
 
 async def test_all_go_in_the_background(reaper: Reaper, buried: list[int]) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(reaper.run)
         reaper.want(singly=True)
-        for _ in range(1000):
-            if left() == FOREIGN:
-                break
-            await anyio.sleep(0.01)
+        await all_are_gone()
         tasks.cancel_scope.cancel()
-    assert left() == FOREIGN
