@@ -225,7 +225,9 @@ async def create_sandbox(services: Services, request: SandboxRequest) -> Sandbox
             run, directory = services.kernel.run, situation.directory
             operation.push(run, interfaces.drop_files, directory)
             await run(interfaces.make_sandbox, key, request.netns, files.run)
-            if all(other.key != key for other in services.sandboxes):
+            if request.netns != "host" or all(
+                other.key != key for other in services.sandboxes
+            ):
                 operation.push(run, interfaces.drop_namespace, key)
             await operation.commit(Put(SANDBOX + identity, record))
     services.names.adopt(files)

@@ -204,10 +204,11 @@ def _write_sysctls(
         settings = {"net.ipv6.conf.IFNAME.accept_ra": "0", **settings}
     if not settings:
         return
+    proc = sockets.procfs.path()
     with sockets.inside(sandbox.netns):
         for name, value in settings.items():
             try:
-                sysctl.write(name.replace("IFNAME", own), value)
+                sysctl.write(name.replace("IFNAME", own), value, proc)
             except KernelError as exc:
                 # a kernel without IPv6 has nothing to disable
                 if exc.errno != errno.ENOENT or name in interface.sysctls:

@@ -269,8 +269,10 @@ async def _take_down(
         services.reaper.want(sandbox.key)
         await services.reaper.reap()
     # sandboxes on the host's own namespace share a key
-    others = [other for other in services.sandboxes if other is not sandbox]
-    key = "" if any(other.key == sandbox.key for other in others) else sandbox.key
+    shared = sandbox.adopted and any(
+        other.key == sandbox.key for other in services.sandboxes if other is not sandbox
+    )
+    key = "" if shared else sandbox.key
     try:
         await run(interfaces.destroy, key, unpublish, left, directory)
     except Exception as exc:

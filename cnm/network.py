@@ -298,7 +298,7 @@ class Network:
         :raises EndpointNotFound: if it has none
         """
         self._services.require_sandbox(sandbox)
-        mine = [e for e in self.endpoints if e.joined and e.sandbox is sandbox]
+        mine = [it for it in sandbox.endpoints if it.network is self]
         if not mine:
             raise EndpointNotFound(sandbox.name, f" on network {self.name!r}")
         for joined in mine:

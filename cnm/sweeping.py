@@ -13,10 +13,10 @@ from .linux import (
     REAP_SINGLY_GROUP,
     Link,
     Sockets,
-    delete_link,
     dump_links,
     parse_link,
 )
+from .linux.reaper import delete_links
 from .services import Services
 
 _logger = logging.getLogger(__name__)
@@ -39,14 +39,14 @@ def sweep(sockets: Sockets, services: Services, findings: Findings) -> None:
     for name in os.listdir(f"{services.run_dir}/files"):
         if (files := f"{services.run_dir}/files/{name}") not in mine:
             interfaces.drop_files(sockets, files)
-    for link in stray_links(sockets, services):
+    strays = stray_links(sockets, services)
+    for link in strays:
         if link.group not in (REAP_GROUP, REAP_SINGLY_GROUP):  # or it is known of
             findings.add(f"link {link.name}", "swept", "it belongs to nothing")
-        try:
-            sockets.route.call(delete_link(link.index))
-        except CNMError as exc:
-            # it may go with a namespace that has just been removed
-            _logger.debug("%s", exc)
+    try:
+        delete_links(sockets, strays)
+    except CNMError as exc:
+        _logger.warning("links that belong to nothing remain: %s", exc)
 
 
 def stray_links(sockets: Sockets, services: Services) -> list[Link]:

@@ -46,7 +46,8 @@ from cnm.ports import Publication
 from . import bridge, upkeep
 from .bridge import Bridge
 from .conflicts import Taken
-from .options import BridgeOptions, bridge_options, gateway
+from .fresh import Fresh
+from .options import ANNOUNCEMENTS, BridgeOptions, bridge_options, gateway
 from .port import Port, host_interface
 
 __all__ = ["BridgeDriver"]
@@ -60,6 +61,7 @@ class BridgeDriver(NetworkDriver):
     def __init__(self) -> None:
         self._options: dict[str, BridgeOptions] = {}
         self._taken = Taken()
+        self._fresh = Fresh()
 
     @hookimpl
     async def cnm_driver_loaded(self, event: DriverLoaded) -> Capability:
@@ -106,6 +108,8 @@ class BridgeDriver(NetworkDriver):
             self._taken.remove(network, options.bridge(network))
             raise
         self._options[network.id] = options
+        if built.made:
+            self._fresh.begin(network.id)
         return _state(built, options)
 
     @hookimpl
@@ -128,6 +132,7 @@ class BridgeDriver(NetworkDriver):
         )
         self._ports.forget_bridge(known.index)
         self._options.pop(network.id, None)
+        self._fresh.end(network.id)
         self._taken.remove(network, options.bridge(network))
 
     @hookimpl
@@ -173,12 +178,14 @@ class BridgeDriver(NetworkDriver):
             problems = self._ports.problems(self._publication(endpoint))
             if problems:
                 raise InvalidError(*problems)
+        self._fresh.enter(endpoint)
         mac = endpoint.mac or "02:" + secrets.token_bytes(5).hex(":")
         return EndpointState(mac=mac)
 
     @hookimpl
     async def cnm_endpoint_deleted(self, event: EndpointDeleted) -> None:
         """Let go of ports that a failed removal has left published."""
+        self._fresh.take(event.endpoint.id)
         await self._ports.unpublish(event.endpoint.id)
 
     @hookimpl
@@ -187,12 +194,15 @@ class BridgeDriver(NetworkDriver):
         endpoint = event.endpoint
         network = endpoint.network
         options = self._options[network.id]
+        # Whoever is asking for a new address hears of it. Nobody has to unlearn it.
+        usual = 1 if self._fresh.take(endpoint.id) else ANNOUNCEMENTS
+        times = options.advertise_addr_nmsgs
         return JoinInfo(
             plan=self._port(endpoint).plug,
             gateway=gateway(network, options, 4),
             gateway6=gateway(network, options, 6),
             announce=options.bridge(network),
-            announcements=options.advertise_addr_nmsgs,
+            announcements=usual if times is None else times,
             announce_interval=options.advertise_addr_ms / 1000,
         )
 

@@ -141,7 +141,7 @@ def make(
     mac = options.mac or "02:" + bytes.fromhex(network.id[-10:]).hex(":")
     index = _add(sockets, bridge, mac, options.mtu)
     try:
-        _settle_ipv6(bridge.name, network, options)
+        _settle_ipv6(sockets, bridge.name, network, options)
         wanted = addresses(network, options)
         # The kernel's own link-local address would be on trial for a second or two,
         # and nothing of IPv6 be forwarded to the bridge meanwhile.
@@ -181,14 +181,16 @@ def _is_taken(sockets: Sockets, index: int) -> bool:
     return True
 
 
-def _settle_ipv6(name: str, network: NetworkInfo, options: BridgeOptions) -> None:
+def _settle_ipv6(
+    sockets: Sockets, name: str, network: NetworkInfo, options: BridgeOptions
+) -> None:
     """Keep endpoints from configuring the host (CVE-2020-13401)."""
-    own = name.replace(".", "/")
+    own, proc = name.replace(".", "/"), sockets.procfs.path()
     try:
         if network.ipv6 and options.gateway_mode_ipv6 != "isolated":
-            sysctl.write(f"net.ipv6.conf.{own}.accept_ra", "0")
+            sysctl.write(f"net.ipv6.conf.{own}.accept_ra", "0", proc)
         else:
-            sysctl.write(f"net.ipv6.conf.{own}.disable_ipv6", "1")
+            sysctl.write(f"net.ipv6.conf.{own}.disable_ipv6", "1", proc)
     except OSError as exc:
         if exc.errno != errno.ENOENT or network.ipv6:
             raise  # a kernel without IPv6 has nothing to disable

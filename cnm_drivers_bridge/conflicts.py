@@ -42,7 +42,8 @@ class Taken:
             return
         del self._names[bridge]
         for subnet in network.subnets:
-            self._blocks[subnet.version].remove(_block(subnet, network.name))
+            blocks = self._blocks[subnet.version]
+            del blocks[bisect_left(blocks, _block(subnet, network.name))]
 
     def _overlapping(self, subnet: IPNetwork) -> str:
         first, last, _ = _block(subnet, "")

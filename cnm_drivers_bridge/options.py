@@ -29,6 +29,9 @@ _PREFIX = "com.docker.network."
 #: bridge (libnetwork, bridge_linux.go).
 DEFAULT_GATEWAYS = {4: "DefaultGatewayIPv4", 6: "DefaultGatewayIPv6"}
 
+#: How many times an address is announced (libnetwork, osl/interface_linux.go).
+ANNOUNCEMENTS = 3
+
 _LINK_LOCAL = IPv6Network("fe80::/64")
 
 
@@ -110,11 +113,12 @@ class BridgeOptions:
         label=f"{_PREFIX}host_ipv6",
         help="the same for IPv6",
     )
-    advertise_addr_nmsgs: int = option(
-        3,
+    advertise_addr_nmsgs: int | None = option(
+        None,
         parse.integer(0, 3),
         label=f"{_PREFIX}advertise_addr_nmsgs",
-        help="how many times addresses are announced",
+        help="how many times addresses are announced; if not given, 3 times, but once "
+        "those that nobody has had before",
     )
     advertise_addr_ms: int = option(
         1000,

@@ -114,7 +114,7 @@ class Line:
                 up=False,
             )
         )
-        _ignore_advertisements(self.name)
+        _ignore_advertisements(self.name, placement.sockets.procfs.path())
         route.call(*self._settings(index))
         self.firewall.update(placement.sockets, add=rules(self.name))
 
@@ -221,10 +221,10 @@ def take_up(
         line.mend(sockets, host)
 
 
-def _ignore_advertisements(name: str) -> None:
+def _ignore_advertisements(name: str, proc: str) -> None:
     """Keep what is in the sandbox from giving the host routes (CVE-2020-13401)."""
     try:
-        sysctl.write(f"net.ipv6.conf.{name}.accept_ra", "0")
+        sysctl.write(f"net.ipv6.conf.{name}.accept_ra", "0", proc)
     except KernelError as exc:
         if exc.errno != errno.ENOENT:  # a kernel without IPv6
             raise

@@ -120,8 +120,9 @@ class Preparation:
         if self.situation.on_host:
             return host_lines()
         if self.base is None:
+            proc = sockets.procfs.path()
             with sockets.inside(sandbox.netns):
-                self.base = loopback_lines(ipv6=_has_loopback6())
+                self.base = loopback_lines(ipv6=_has_loopback6(proc))
         return self.base
 
     def _nameserver(self, addresses: tuple[IPAddress, ...]) -> IPAddress | None:
@@ -138,9 +139,9 @@ class Preparation:
         return sandbox_file(self._host, overrides, nameserver)
 
 
-def _has_loopback6() -> bool:
+def _has_loopback6(proc: str) -> bool:
     try:
-        return sysctl.read("net.ipv6.conf.lo.disable_ipv6") == "0"
+        return sysctl.read("net.ipv6.conf.lo.disable_ipv6", proc) == "0"
     except KernelError as exc:
         if exc.errno != errno.ENOENT:
             raise

@@ -59,6 +59,7 @@ from .netlink import (
     NetlinkSocket,
     Request,
 )
+from .procfs import ProcFS
 from .routes import (
     KernelRoute,
     add_route,
@@ -85,6 +86,7 @@ __all__ = [
     "Overrun",
     "Placement",
     "PortGone",
+    "ProcFS",
     "REAP_GROUP",
     "REAP_SINGLY_GROUP",
     "Request",

@@ -26,6 +26,7 @@ from ..errors import KernelError
 from ..workers import Overdue, Workers
 from . import namespaces, sysctl
 from .netlink import NETLINK_NETFILTER, NetlinkSocket
+from .procfs import ProcFS
 from .ready import Ready
 from .sandboxes import Kept, SandboxSockets, make_sandbox
 
@@ -38,12 +39,14 @@ class Sockets:
 
     :ivar home: file descriptor of the controller's network namespace
     :ivar route: rtnetlink socket in the controller's namespace
+    :ivar procfs: by way of which settings of sandboxes are read and written
     """
 
     def __init__(self, home: int, kept: Kept, ready: Ready) -> None:
         self.home = home
         self.lost: bool = False
         self.route: NetlinkSocket = NetlinkSocket()
+        self.procfs: ProcFS = ProcFS()
         self._nft: NetlinkSocket | None = None
         self._packet: socket.socket | None = None
         self._settings: dict[str, int] = {}
@@ -106,7 +109,7 @@ class Sockets:
 
     def _make(self) -> SandboxSockets:
         try:
-            return make_sandbox(self.home)
+            return make_sandbox(self.home, self.procfs)
         except BaseException:
             self._go_home()
             raise
@@ -146,6 +149,7 @@ class Sockets:
     def close(self) -> None:
         """Close all of the thread's sockets."""
         self.route.close()
+        self.procfs.close()
         for extra in (self._nft, self._packet):
             if extra is not None:
                 extra.close()

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 #: 20 ms, nearly all of them spent waiting; deleting a group takes as long as one link.
 REAP_GROUP = 0x636E6D52
 #: The same for bridges ("cnmS"): each takes 16 ms under the lock that all network
-#: configuration shares (rcu_barrier in br_multicast_dev_del), so they go one by one.
+#: configuration shares (rcu_barrier in br_multicast_dev_del), in a group as well: so
+#: they go one by one, or a few at a time.
 REAP_SINGLY_GROUP = 0x636E6D53
 #: Device group of bridges that a controller has made ("cnmB"), whichever it is.
 BRIDGE_GROUP = 0x636E6D42

@@ -8,6 +8,7 @@ import threading
 
 from ..errors import KernelError
 from . import namespaces
+from .procfs import ProcFS
 from .sandboxes import SandboxSockets, make_sandbox
 
 _NICE = 10
@@ -65,18 +66,20 @@ class Ready:
             self._spare.pop().close()
 
     def _fill(self) -> None:
+        procfs = ProcFS()
         try:
             namespaces.enter(self._home)
             # whoever needs one now goes first
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
             while self._is_needed():
-                made = make_sandbox(self._home)
+                made = make_sandbox(self._home, procfs)
                 with self._changed:
                     self._spare.append(made)
         except KernelError as exc:
             # whoever needs one makes it, and is told why that is not possible
             _logger.warning("no network namespaces are kept ready: %s", exc)
         finally:
+            procfs.close()
             with self._changed:
                 self._thread, self._wanted = None, 0
 

@@ -11,6 +11,7 @@ from ..errors import KernelError
 from . import namespaces, sysctl
 from .links import set_link
 from .netlink import NetlinkSocket
+from .procfs import ProcFS
 
 #: Sandboxes whose sockets are kept open between two plans: a socket costs 60 us to
 #: make, and a file descriptor to keep.
@@ -36,13 +37,14 @@ class SandboxSockets:
         os.close(self.netns)
 
 
-def make_sandbox(home: int) -> SandboxSockets:
+def make_sandbox(home: int, procfs: ProcFS) -> SandboxSockets:
     """Make a network namespace; it ends with what is returned, unless it is pinned.
 
     Its loopback is up. No interface in it hears router advertisements, unless somebody
     says so: a setting of each interface would cost more than that of the namespace.
 
     :param home: file descriptor of the namespace that the calling thread comes back to
+    :param procfs: the calling thread's
     :raises KernelError: if it cannot be made. The thread may not have come back then
     """
     namespaces.unshare(namespaces.CLONE_NEWNET)
@@ -50,7 +52,7 @@ def make_sandbox(home: int) -> SandboxSockets:
         route = NetlinkSocket()
         try:
             route.call(set_link(_LOOPBACK, up=True))
-            _ignore_router_advertisements()
+            _ignore_router_advertisements(procfs.path())
             return SandboxSockets(namespaces.open_namespace(namespaces.OWN), route)
         except BaseException:
             route.close()
@@ -59,9 +61,9 @@ def make_sandbox(home: int) -> SandboxSockets:
         namespaces.enter(home)
 
 
-def _ignore_router_advertisements() -> None:
+def _ignore_router_advertisements(proc: str) -> None:
     try:
-        sysctl.write("net.ipv6.conf.default.accept_ra", "0")
+        sysctl.write("net.ipv6.conf.default.accept_ra", "0", proc)
     except KernelError as exc:
         if exc.errno != errno.ENOENT:  # a kernel without IPv6 hears none
             raise

@@ -103,14 +103,42 @@ async def test_announcements(controller: Controller, times: int) -> None:
         subnets=DUAL,
         options={"advertise_addr_nmsgs": times, "advertise_addr_ms": "100"},
     )
-    watcher = await controller.create_sandbox("watcher")
-    quiet = await network.connect(watcher)
+    one, watcher = await pair(controller, network)
+    assert await announced(one, network, watcher) == (times, times)
+    assert watcher.endpoints[0].joined
+
+
+async def test_new_addresses_are_announced_once(controller: Controller) -> None:
+    network = await controller.create_network(
+        "front", subnets=DUAL, options={"advertise_addr_ms": "100"}
+    )
+    one, watcher = await pair(controller, network)
+    assert await announced(one, network, watcher) == (1, 1)
+    # somebody may know it by the MAC address that it had
+    again = {"address": "10.9.0.4", "address6": "fd00:9::4"}
+    assert await announced(one, network, watcher, **again) == (3, 3)
+    above = {"address": "10.9.0.9", "address6": "fd00:9::9"}
+    assert await announced(one, network, watcher, **above) == (1, 1)
+    # below others, it may have been in use
+    between = {"address": "10.9.0.10", "address6": "fd00:9::8"}
+    assert await announced(one, network, watcher, **between) == (3, 3)
+
+
+async def announced(
+    sandbox: cnm.Sandbox,
+    network: cnm.Network,
+    watcher: cnm.Sandbox,
+    *,
+    address: str | None = None,
+    address6: str | None = None,
+) -> tuple[int, int]:
+    """Join anew; return how many times the IPv4 and the IPv6 address are announced."""
+    await network.disconnect(sandbox)
     arps = advertisements = 0
     with await watcher.socket(
         socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)
     ) as raw:
-        one = await controller.create_sandbox("one")
-        endpoint = await network.connect(one)
+        endpoint = await network.connect(sandbox, address=address, address6=address6)
         assert endpoint.address is not None
         assert endpoint.address6 is not None
         mac = bytes.fromhex(endpoint.mac.replace(":", ""))
@@ -126,8 +154,7 @@ async def test_announcements(controller: Controller, times: int) -> None:
                     arps += frame[28:32] == frame[38:42] == own4
                 elif frame[12:14] == b"\x86\xdd" and frame[54:55] == b"\x88":
                     advertisements += frame[62:78] == own6
-    assert (arps, advertisements) == (times, times)
-    assert quiet.joined
+    return arps, advertisements
 
 
 #: multicast groups of addresses, include/uapi/linux/rtnetlink.h

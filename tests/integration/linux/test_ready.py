@@ -23,6 +23,7 @@ from cnm.linux import (
     ready as ready_module,
     sysctl,
 )
+from cnm.linux.procfs import ProcFS
 from cnm.linux.ready import Ready
 from cnm.linux.sandboxes import make_sandbox
 
@@ -69,8 +70,8 @@ def test_none_at_all(home: int) -> None:
 def test_never_more_than_the_limit(home: int, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[SandboxSockets] = []
 
-    def make(home: int) -> SandboxSockets:
-        made.append(original(home))
+    def make(home: int, procfs: ProcFS) -> SandboxSockets:
+        made.append(original(home, procfs))
         return made[-1]
 
     original = make_sandbox
@@ -92,7 +93,7 @@ def test_never_more_than_the_limit(home: int, monkeypatch: pytest.MonkeyPatch) -
 def test_whoever_cannot_have_one_makes_it(
     home: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(home: int) -> SandboxSockets:
+    def fail(home: int, procfs: ProcFS) -> SandboxSockets:
         raise KernelError(28, "make a network namespace")
 
     ready = Ready(home, 3)
