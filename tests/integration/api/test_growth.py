@@ -5,14 +5,17 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from types import FrameType
 
 import cnm
 from cnm import Controller
 
 FEW, MANY = 4, 44
-#: What background tasks may do more of by chance: less than once for each object.
+#: What may be done more often by chance: less than once for each object.
 CHANCE = 20
+#: What is counted belongs to the task that has set it, not to those in the background.
+_counted: ContextVar[Counter[str] | None] = ContextVar("counted", default=None)
 
 
 async def test_nothing_walks_through_all_others(controller: Controller) -> None:
@@ -53,14 +56,18 @@ async def each(controller: Controller, shared: cnm.Network) -> dict[str, Counter
 
 
 def count() -> tuple[Counter[str], Callable[[], None]]:
-    """Count which functions of cnm this thread calls, until told to stop."""
+    """Count which functions of cnm this task calls, until told to stop."""
     calls: Counter[str] = Counter()
 
     def note(frame: FrameType, event: str, arg: object) -> None:
         module = str(frame.f_globals.get("__name__"))
-        if event == "call" and module.startswith("cnm"):
+        if event == "call" and module.startswith("cnm") and _counted.get() is calls:
             calls[f"{module}.{frame.f_code.co_qualname}"] += 1
 
-    before = sys.getprofile()
+    def restore() -> None:
+        sys.setprofile(before)
+        _counted.reset(token)
+
+    token, before = _counted.set(calls), sys.getprofile()
     sys.setprofile(note)
-    return calls, lambda: sys.setprofile(before)
+    return calls, restore
