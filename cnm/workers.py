@@ -7,7 +7,6 @@ than it was given is abandoned, and its thread with it.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import queue
@@ -16,7 +15,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Generic, TypeAlias, TypeVar, cast
+from types import ModuleType
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar, cast
 from weakref import WeakSet
 
 import anyio
@@ -24,6 +24,9 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from .errors import UnavailableError
+
+if TYPE_CHECKING:
+    import asyncio
 
 C = TypeVar("C")
 T = TypeVar("T")
@@ -73,7 +76,15 @@ def _loop_notifier() -> _Notify:
             return cast("_Notify", trio.lowlevel.current_trio_token().run_sync_soon)
         except RuntimeError:
             _logger.debug("trio is imported, and does not run this task")
-    return asyncio.get_running_loop().call_soon_threadsafe
+    loop = _asyncio().get_running_loop()
+    return cast("_Notify", loop.call_soon_threadsafe)
+
+
+def _asyncio() -> ModuleType:
+    """Import asyncio, which takes a while, and is used with asyncio only."""
+    import asyncio
+
+    return asyncio
 
 
 def _interrupt() -> None:
@@ -99,7 +110,7 @@ async def _wait_regardless(done: anyio.Event, timeout: float = math.inf) -> bool
         while not done.is_set():
             try:
                 await done.wait()
-            except asyncio.CancelledError:
+            except anyio.get_cancelled_exc_class():
                 if scope.cancel_called:
                     raise  # its own: the time is over
                 # Task.cancel(), asyncio.timeout() and Ctrl-C go through a shield
@@ -109,7 +120,7 @@ async def _wait_regardless(done: anyio.Event, timeout: float = math.inf) -> bool
                 interrupted = True
     if interrupted:
         _interrupt_again()
-    if put_off and (task := asyncio.current_task()):
+    if put_off and (task := _asyncio().current_task()):
         task.uncancel()
         task.cancel()
     return put_off
@@ -186,7 +197,7 @@ class Workers(Generic[C]):
             if left <= 0 and self._abandon(cast("_Job[C, object]", job), give_up):
                 break
             put_off |= await _wait_regardless(job.done, max(left, 0))
-        if put_off and (task := asyncio.current_task()):
+        if put_off and (task := _asyncio().current_task()):
             self._put_off.add(task)
         if not job.done.is_set():
             raise Overdue(f"it has not ended within {timeout:g} s")
@@ -199,10 +210,10 @@ class Workers(Generic[C]):
         """
         if not self._put_off:
             return
-        task = asyncio.current_task()
+        task = _asyncio().current_task()
         if task is not None and task in self._put_off:
             self._put_off.discard(task)
-            await asyncio.sleep(0)
+            await _asyncio().sleep(0)
 
     def end(self) -> None:
         """Have the threads end when all jobs are done; nobody waits for that."""
