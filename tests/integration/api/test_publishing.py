@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from typing import Any
@@ -16,8 +16,10 @@ from cnm.driver import (
     EndpointUnpublished,
     JoinInfo,
     PortBinding,
+    PublishInfo,
     hookimpl,
 )
+from cnm.linux import Sockets
 from cnm.store import Put
 
 from .fakes import FailingStore, FakeDriver
@@ -28,12 +30,16 @@ HOST = ip_address("192.0.2.1")
 class PublishingDriver(FakeDriver):
     """Publishes in its own mind only.
 
+    :param plans: whether it answers with plans
     :ivar published: the names of endpoints, and what they have to publish
+    :ivar done: how many plans it knows to be done
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, plans: bool) -> None:
         super().__init__()
+        self.plans = plans
         self.published: dict[str, tuple[str, ...]] = {}
+        self.done = 0
 
     @hookimpl
     async def cnm_endpoint_joined(self, event: EndpointJoined) -> JoinInfo:
@@ -42,7 +48,7 @@ class PublishingDriver(FakeDriver):
     @hookimpl
     async def cnm_endpoint_published(
         self, event: EndpointPublished
-    ) -> tuple[PortBinding, ...]:
+    ) -> tuple[PortBinding, ...] | PublishInfo:
         address = event.endpoint.address
         assert address is not None
         wanted = event.requests if event.gateway4 else ()
@@ -55,14 +61,42 @@ class PublishingDriver(FakeDriver):
             )
             for request in wanted
         )
+        name = event.endpoint.network.name
+
+        def publish() -> None:
+            self.published[name] = tuple(map(str, event.requests))
+
         answer: Any = await self._hear(event, bindings)
-        self.published[event.endpoint.network.name] = tuple(map(str, event.requests))
-        return answer  # type: ignore[no-any-return]
+        return self._answer(publish, answer)  # type: ignore[no-any-return]
 
     @hookimpl
-    async def cnm_endpoint_unpublished(self, event: EndpointUnpublished) -> None:
+    async def cnm_endpoint_unpublished(
+        self, event: EndpointUnpublished
+    ) -> PublishInfo | None:
         await self._hear(event, None)
-        self.published.pop(event.endpoint.network.name, None)
+        name = event.endpoint.network.name
+        return self._answer(lambda: self.published.pop(name, None), ()) or None
+
+    def _answer(self, change: Callable[[], object], answer: Any) -> Any:
+        if not self.plans:
+            change()
+            return answer
+
+        def plan(sockets: Sockets) -> Any:
+            if error := self.fail.get("publishing plan"):
+                raise error
+            change()
+            return answer
+
+        return PublishInfo(plan=plan, done=self._count)
+
+    def _count(self) -> None:
+        self.done += 1
+
+
+@pytest.fixture(params=[False, True], ids=["answers", "plans"])
+def fake(request: pytest.FixtureRequest) -> PublishingDriver:
+    return PublishingDriver(plans=request.param)
 
 
 @asynccontextmanager
@@ -86,8 +120,7 @@ async def test_a_driver_that_does_not_publish() -> None:
             await endpoint.publish("80")
 
 
-async def test_order_of_calls() -> None:
-    fake = PublishingDriver()
+async def test_order_of_calls(fake: PublishingDriver) -> None:
     async with running(fake) as (_, one, _, box):
         await one.connect(box, ports=["8080:80"])
         await box.delete()
@@ -103,8 +136,7 @@ async def test_order_of_calls() -> None:
     ]
 
 
-async def test_all_ports_go_by_way_of_the_gateway() -> None:
-    fake = PublishingDriver()
+async def test_all_ports_go_by_way_of_the_gateway(fake: PublishingDriver) -> None:
     async with running(fake) as (_, one, two, box):
         first = await one.connect(box, ports=["8080:80"])
         second = await two.connect(box, ports=["8081:81"])
@@ -126,9 +158,8 @@ async def test_all_ports_go_by_way_of_the_gateway() -> None:
 
 
 @pytest.mark.parametrize("wrong", [RuntimeError("no"), (), [], ("8080",), None])
-async def test_a_driver_that_fails(wrong: object) -> None:
+async def test_a_driver_that_fails(fake: PublishingDriver, wrong: object) -> None:
     """The join is undone, and what was published elsewhere is published again."""
-    fake = PublishingDriver()
     async with running(fake) as (_, one, two, box):
         first = await one.connect(box, ports=["8080:80"])
         before = dict(fake.published)
@@ -152,8 +183,8 @@ async def test_a_driver_that_fails(wrong: object) -> None:
         assert first.joined
 
 
-async def test_a_store_that_fails() -> None:
-    fake, store = PublishingDriver(), FailingStore()
+async def test_a_store_that_fails(fake: PublishingDriver) -> None:
+    store = FailingStore()
     async with running(fake, store) as (_, one, _, box):
         endpoint = await one.connect(box, ports=["8080:80"])
         published, bindings = dict(fake.published), endpoint.ports
@@ -168,8 +199,8 @@ async def test_a_store_that_fails() -> None:
         assert [str(it) for it in endpoint.info.port_requests] == ["8080:80/tcp"]
 
 
-async def test_subscribers_hear_it_after_it_is_stored() -> None:
-    fake, store = PublishingDriver(), FailingStore()
+async def test_subscribers_hear_it_after_it_is_stored(fake: PublishingDriver) -> None:
+    store = FailingStore()
     kinds = cnm.EndpointPublished, cnm.EndpointUnpublished
     async with (
         running(fake, store) as (controller, one, two, box),
@@ -189,3 +220,26 @@ async def test_subscribers_hear_it_after_it_is_stored() -> None:
         last = store.transactions[-1]
         stored = [change for change in last if isinstance(change, Put)]
         assert len(stored) == 2, "both endpoints are stored at once"
+
+
+async def test_a_plan_of_ports_that_fails() -> None:
+    """It is part of the join: all of that is undone."""
+    fake = PublishingDriver(plans=True)
+    async with running(fake) as (_, one, _, box):
+        for error in (RuntimeError("no"), cnm.ConflictError("taken")):
+            fake.fail["publishing plan"] = error
+            with pytest.raises(type(error)):
+                await one.connect(box, ports=["8080:80"])
+            assert fake.calls[-3:] == [
+                "endpoint.published",
+                "endpoint.left",
+                "endpoint.deleted",
+            ]
+            fake.fail.clear()
+            assert (one.endpoints, box.endpoints, fake.done) == ((), (), 0)
+        endpoint = await one.connect(box, ports=["8080:80"])
+        assert (endpoint.interface, fake.done) == ("fake0", 1)
+        fake.fail["publishing plan"] = RuntimeError("no")
+        with pytest.raises(cnm.TeardownError):
+            await box.delete()
+        assert one.endpoints == ()
