@@ -80,24 +80,23 @@ class Forgetter:
     ) -> None:
         """Return when nothing of ports that are asked for is to be forgotten any more.
 
-        Whoever asks for one of several is to be given none of those that are
-        :attr:`due`.
+        Whoever asks for one of several is to be given none of :attr:`busy`.
 
         :param former: bindings whose ports are preferred
         """
         if not self._ports:
             return
-        busy = {(proto, port) for proto, _, port in self._ports}
+        busy = self.busy
         wanted = {(it.proto, it.host_port) for it in requests if not it.host_port_end}
         wanted |= {(it.proto, it.host_port) for it in former}
         if not busy.isdisjoint(wanted):
             await self.flush()
 
     @property
-    def due(self) -> frozenset[Port]:
+    def busy(self) -> frozenset[tuple[Proto, int]]:
         """Ports of which something is still to be forgotten."""
         with self._guard:
-            return frozenset(self._ports)
+            return frozenset((proto, port) for proto, _, port in self._ports)
 
     async def run(self) -> None:
         """Forget when there is something to forget, until cancelled."""

@@ -56,8 +56,7 @@ class Publishing:
         """Plan: publish it, or change nothing; return all bindings."""
         publish = self._translation.publish
         forgetter = self._forgetter
-        due = forgetter.due if forgetter is not None else ()
-        busy = frozenset((proto, port) for proto, _, port in due)
+        busy = forgetter.busy if forgetter is not None else frozenset()
         try:
             bindings, outdated = publish(sockets, self._publication, self._host, busy)
         except NoAvailablePort:

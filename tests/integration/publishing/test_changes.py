@@ -301,10 +301,10 @@ async def test_any_port_is_not_one_that_is_to_be_forgotten(
     controller: cnm.Controller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that nobody waits: going through the connections takes milliseconds."""
-    flushed: list[set[tuple[str, int]]] = []
+    flushed = []
 
     def flush(forgetter: Forgetter, sockets: Sockets) -> None:
-        flushed.append({(proto, port) for proto, _, port in forgetter.due})
+        flushed.append(forgetter.busy)
 
     monkeypatch.setattr(Forgetter, "flush_now", flush)
     network = await controller.create_network("front", subnets=["10.9.0.0/24"])
