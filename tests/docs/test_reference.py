@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import typing
-from types import ModuleType
+from types import ModuleType, UnionType
 from typing import get_type_hints
 
 import pytest
@@ -80,7 +80,8 @@ def _returned(event: type[Event]) -> str:
     else:
         return ""
     names = []
-    for option in typing.get_args(result) if _is_optional(result) else (result,):
+    union = isinstance(result, UnionType)
+    for option in typing.get_args(result) if union else (result,):
         origin = typing.get_origin(option) or option
         if origin is type(None):
             names.append("None")
@@ -89,10 +90,6 @@ def _returned(event: type[Event]) -> str:
         else:
             names.append(f"`{origin.__name__}`")
     return " or ".join(names)
-
-
-def _is_optional(hint: object) -> bool:
-    return type(None) in typing.get_args(hint)
 
 
 def test_the_table_has_every_event_and_no_other() -> None:

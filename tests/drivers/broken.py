@@ -234,7 +234,7 @@ NETWORK: list[tuple[Callable[[], object], str, str]] = [
     (LeavesAHalf, "failure at every step", "left behind"),
     (UndoesOnErrorsOnly, "cancellation at every await", "except BaseException"),
     (ForgetsAtRestart, "restart", "what network?"),
-    (HasOneOfAKind, "several at once", "its bridge is gone"),
+    (HasOneOfAKind, "several at once", "with several at once, "),
     (TakesAnyOption, "hostile options", "unknown option 'no-such-option' was accepted"),
     (BreaksOnOptions, "hostile options", "'mtu'"),
     (PublishesNothing, "ports", "80/tcp"),

@@ -212,20 +212,25 @@ async def _at_once(subject: Subject) -> Found:
 
     async with subject.controller() as controller:
         before = await settled(controller)
-        async with anyio.create_task_group() as tasks:
-            for number in range(subject.networks):
-                name = f"net{number}" if number else "first"
-                tasks.start_soon(subject.network, controller, name)
-        damage = await controller.check()
-        if not damage:
+        problems: list[object] = []
+        try:
             async with anyio.create_task_group() as tasks:
-                for network in controller.networks:
-                    tasks.start_soon(use, controller, network)
-            damage = await controller.check()
-        for difference in damage:
-            yield f"with several at once, the kernel differs: {difference}"
-        first = controller.network("first")
-        await first.delete(force=True)
+                for number in range(subject.networks):
+                    name = f"net{number}" if number else "first"
+                    tasks.start_soon(subject.network, controller, name)
+            problems += await controller.check()
+            if not problems:
+                async with anyio.create_task_group() as tasks:
+                    for network in controller.networks:
+                        tasks.start_soon(use, controller, network)
+                problems += await controller.check()
+        except ExceptionGroup as group:
+            problems += map(repr, group.exceptions)
+            problems += await controller.check()
+        for problem in problems:
+            yield f"with several at once, {problem}"
+        for first in controller.networks[:1]:
+            await first.delete(force=True)
         for difference in await controller.check():
             yield f"network.deleted of one network damages others: {difference}"
         await clear(controller)

@@ -171,7 +171,7 @@ async def test_a_disk_that_is_read_only(disk: Disk) -> None:
 
 
 WITHOUT_RIGHTS = """
-import os, sys
+import asyncio, os, sys  # while it may read where asyncio is
 import anyio
 from cnm import SQLiteStore, StoreError
 
