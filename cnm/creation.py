@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -18,6 +17,7 @@ from .events import (
     NetworkDeleted,
     NetworkRequested,
 )
+from .linux import choose_id
 from .linux.lifelines import find_process
 from .plugins import Driver
 from .records import (
@@ -48,7 +48,7 @@ _logger = logging.getLogger(__name__)
 
 def _info(request: NetworkRequest) -> NetworkInfo:
     return NetworkInfo(
-        id=secrets.token_hex(32),
+        id=choose_id(),
         name=request.name,
         driver=request.driver,
         created=datetime.now(UTC),
@@ -197,7 +197,7 @@ def configured(services: Services, request: NetworkRequest) -> NetworkRequest:
 
 async def create_sandbox(services: Services, request: SandboxRequest) -> SandboxInfo:
     """Create a sandbox whose name has been reserved."""
-    identity = secrets.token_hex(32)
+    identity = choose_id()
     key = f"{services.run_dir}/netns/{identity[:12]}"
     if request.netns == "host":
         key = f"{services.run_dir}/netns/default"
@@ -275,7 +275,7 @@ async def request_endpoint(
 
     :param rollback: is told how to give the addresses back
     """
-    identity = secrets.token_hex(32)
+    identity = choose_id()
     ipam = await services.ipam(network.ipam)
     address, address6 = await allocation.request_addresses(
         ipam, network, identity, request, rollback

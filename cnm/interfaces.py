@@ -281,7 +281,7 @@ def _bury(route: NetlinkSocket, index: int) -> None:
 def destroy(
     sockets: Sockets,
     key: str,
-    unpublish: Sequence[Callable[[Sockets], None]],
+    first: Sequence[Callable[[Sockets], None]],
     left: Sequence[LeaveInfo | None],
     directory: str,
 ) -> None:
@@ -290,10 +290,10 @@ def destroy(
     Their interfaces go with its namespace. Every step is tried.
 
     :param key: path of the namespace, or ``""`` if others still use it
-    :param unpublish: takes ports back
+    :param first: what is done before
     :param directory: directory of the sandbox's files
     """
-    plans = [*unpublish, *(info.plan for info in left if info and info.plan)]
+    plans = [*first, *(info.plan for info in left if info and info.plan)]
     steps: list[Callable[[], object]] = [partial(plan, sockets) for plan in plans]
     if key:
         steps.append(partial(sockets.remove, key))

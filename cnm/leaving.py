@@ -247,12 +247,12 @@ async def _take_down(
     for endpoint in endpoints:
         services.names.leave(endpoint.info)
     redirected = services.names.redirects(sandbox.info)
-    services.names.remove(sandbox.info)
+    close = services.names.remove(sandbox.info)
     run = services.kernel.within(services.driver_timeout).run
-    unpublish = [pending.publishing.run for pending in published]
+    plans = [close, *(pending.publishing.run for pending in published)]
     steps: list[tuple[Callable[..., None], tuple[object, ...]]] = []
     if sandbox.adopted:
-        steps += [(plan, ()) for plan in unpublish]
+        steps += [(plan, ()) for plan in plans]
     if sandbox.adopted and redirected:
         steps.append((undo_redirection, (sandbox.key,)))
     if sandbox.adopted:
@@ -274,12 +274,12 @@ async def _take_down(
     )
     key = "" if shared else sandbox.key
     try:
-        await run(interfaces.destroy, key, unpublish, left, directory)
+        await run(interfaces.destroy, key, plans, left, directory)
     except Exception as exc:
         failures.append(exc)
         if isinstance(exc, KernelError) and exc.errno == errno.ETIMEDOUT:
             # a driver's plan hangs; what is ours is removed all the same
-            await services.kernel.run(interfaces.destroy, key, (), (), directory)
+            await services.kernel.run(interfaces.destroy, key, [close], (), directory)
     services.reaper.forget(sandbox.key)
     if endpoints:
         services.reaper.want()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import cast
@@ -41,6 +40,7 @@ from cnm.driver import (
     parse_options,
 )
 from cnm.firewall import NetworkRules
+from cnm.linux import choose_mac
 from cnm.ports import Publication
 
 from . import bridge, upkeep
@@ -179,7 +179,7 @@ class BridgeDriver(NetworkDriver):
             if problems:
                 raise InvalidError(*problems)
         self._fresh.enter(endpoint)
-        mac = endpoint.mac or "02:" + secrets.token_bytes(5).hex(":")
+        mac = endpoint.mac or choose_mac()
         return EndpointState(mac=mac)
 
     @hookimpl

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -17,7 +16,7 @@ from cnm.driver import (
     NetworkInfo,
     option,
 )
-from cnm.linux import Request, add_macvlan
+from cnm.linux import Request, add_macvlan, choose_mac
 from cnm.parents import (
     NewLink,
     ParentDriver,
@@ -102,7 +101,7 @@ class MacvlanDriver(ParentDriver[MacvlanOptions]):
 
     def choose_mac(self, endpoint: EndpointInfo) -> str:
         """Return the MAC address that was asked for, or a random one."""
-        return endpoint.mac or "02:" + secrets.token_bytes(5).hex(":")
+        return endpoint.mac or choose_mac()
 
     def explain(
         self, exc: NetlinkError, network: NetworkInfo, options: MacvlanOptions

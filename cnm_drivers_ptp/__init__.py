@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -32,6 +31,7 @@ from cnm.driver import (
     option,
     parse_options,
 )
+from cnm.linux import choose_mac
 from cnm.options import integer
 
 from .line import Line, look, name_of, open_network, take_up
@@ -105,7 +105,7 @@ class PTPDriver(NetworkDriver):
     async def cnm_endpoint_created(self, event: EndpointCreated) -> EndpointState:
         """Choose a MAC address."""
         parse_options(NoOptions, event.endpoint.options)
-        mac = event.endpoint.mac or "02:" + secrets.token_bytes(5).hex(":")
+        mac = event.endpoint.mac or choose_mac()
         return EndpointState(mac=mac)
 
     @hookimpl

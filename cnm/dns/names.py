@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from socket import socket
 
@@ -227,12 +228,17 @@ class Names:
         local = self._sandboxes.get(sandbox.id)
         return local is not None and local.state.redirected
 
-    def remove(self, sandbox: SandboxInfo) -> None:
-        """Close a sandbox's resolver, whose sockets keep its namespace alive."""
+    def remove(self, sandbox: SandboxInfo) -> Callable[[Sockets], None]:
+        """Have a sandbox's resolver answer no more.
+
+        :return: the plan that closes its sockets, which keep the namespace alive
+        """
+        listening: list[socket] = []
         if local := self._sandboxes.pop(sandbox.id, None):
             local.show(local.situation, ())
-            self._server.close(local.resolver)
+            listening = self._server.release(local.resolver)
             self._gone.add(local.resolver.counters)
+        return partial(_close, listening)
 
     def _local(self, situation: Situation) -> _Local:
         identity = situation.sandbox.id
@@ -240,6 +246,11 @@ class Names:
             local = self._sandboxes[identity] = _Local(situation, self)
             local.resolver.observe = self._observe
         return self._sandboxes[identity]
+
+
+def _close(listening: Sequence[socket], sockets: Sockets) -> None:
+    for made in listening:
+        made.close()
 
 
 async def open_names(kernel: Kernel, cache_size: int) -> Names:

@@ -82,22 +82,28 @@ class Server:
 
     def close(self, resolver: Resolver) -> None:
         """Serve a resolver no more: close its sockets, and drop its queries."""
+        for made in self.release(resolver):
+            made.close()
+
+    def release(self, resolver: Resolver) -> list[socket.socket]:
+        """Serve a resolver no more, and drop its queries.
+
+        :return: its sockets, to be closed; the event loop need not do it
+        """
         served = self._served.pop(resolver, None)
         if served is None:
-            return
+            return []
         for made in served.sockets:
-            if made in self._paused:
-                self._paused.remove(made)
-            else:
-                self._epoll.unregister(made)
+            self._paused.discard(made)
+            # what comes until it is closed, which takes it out of the epoll, is ignored
             del self._handlers[made.fileno()]
-            made.close()
         for scope in served.scopes:
             scope.cancel()
         for client in served.clients:
             # an open socket would keep the sandbox's namespace alive
             anyio.notify_closing(client)
             client.close()
+        return served.sockets
 
     def shut(self) -> None:
         """Close everything."""

@@ -60,6 +60,7 @@ from .netlink import (
     Request,
 )
 from .procfs import ProcFS
+from .randomness import choose_id, choose_mac
 from .routes import (
     KernelRoute,
     add_route,
@@ -104,7 +105,9 @@ __all__ = [
     "add_route",
     "add_veth",
     "add_vlan",
+    "choose_id",
     "choose_index",
+    "choose_mac",
     "delete_address",
     "delete_link",
     "delete_neighbour",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-import secrets
 from dataclasses import dataclass
 from functools import partial
 
@@ -35,6 +34,7 @@ from cnm.linux import (
     add_route,
     add_veth,
     choose_index,
+    choose_mac,
     delete_link,
     set_link,
 )
@@ -70,7 +70,7 @@ class ExampleDriver(NetworkDriver):
     async def cnm_endpoint_created(self, event: EndpointCreated) -> EndpointState:
         """Choose a MAC address."""
         parse_options(NoOptions, event.endpoint.options)
-        mac = event.endpoint.mac or "02:" + secrets.token_bytes(5).hex(":")
+        mac = event.endpoint.mac or choose_mac()
         return EndpointState(mac=mac)
 
     @hookimpl

@@ -174,10 +174,10 @@ async def test_costs(tmp_path: Path, system_calls: Faults) -> None:
 EXPECTED = {
     "create network": Cost(2, 5, 21, 2, 27),
     "create sandbox, connect and publish": Cost(2, 5, 17, 4, 36),
-    "delete sandbox with port": Cost(1, 2, 8, 2, 11),
+    "delete sandbox with port": Cost(1, 2, 8, 2, 13),
     "create sandbox and connect": Cost(2, 3, 11, 4, 31),
     "publish": Cost(1, 1, 5, 2, 4),
     "leave": Cost(2, 3, 10, 2, 4),
-    "delete sandbox": Cost(1, 2, 6, 2, 12),
+    "delete sandbox": Cost(1, 2, 6, 2, 14),
     "delete network and endpoint": Cost(1, 2, 12, 4, 2),
 }
