@@ -175,9 +175,10 @@ class ForgetsAtRestart(Sound):
 
 class HasOneOfAKind(Sound):
     async def make(self, identity: str) -> None:
-        for other in self.known - {identity}:
-            await self.kernel.run(remove, other)
+        self.known.add(identity)
         await super().make(identity)
+        for other in self.known - {identity}:  # who comes last has seen all others
+            await self.kernel.run(remove, other)
 
     @hookimpl
     async def cnm_network_checked(self, event: Any) -> Any:
