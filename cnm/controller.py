@@ -257,15 +257,15 @@ class Controller(Upkeep, anyio.AsyncContextManagerMixin):
             subnets=subnets,
             gateways=gateways,
             ip_ranges=ip_ranges,
-            aux_addresses={} if aux_addresses is None else aux_addresses,
+            aux_addresses=aux_addresses,
             ipam=ipam,
-            ipam_options={} if ipam_options is None else ipam_options,
+            ipam_options=ipam_options,
             internal=internal,
             attachable=attachable,
             ipv4=ipv4,
             ipv6=ipv6,
-            labels={} if labels is None else labels,
-            options={} if options is None else options,
+            labels=labels,
+            options=options,
             config_only=config_only,
             config_from=config_from,
         )
@@ -328,10 +328,10 @@ class Controller(Upkeep, anyio.AsyncContextManagerMixin):
             dns=dns,
             dns_search=dns_search,
             dns_options=dns_options,
-            extra_hosts={} if extra_hosts is None else extra_hosts,
+            extra_hosts=extra_hosts,
             netns=netns,
             bound_to=bound_to,
-            labels={} if labels is None else labels,
+            labels=labels,
         )
         with services.sandboxes.reserve(request.name):
             await services.turns.take()

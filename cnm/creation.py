@@ -198,9 +198,7 @@ def configured(services: Services, request: NetworkRequest) -> NetworkRequest:
 async def create_sandbox(services: Services, request: SandboxRequest) -> SandboxInfo:
     """Create a sandbox whose name has been reserved."""
     identity = choose_id()
-    key = f"{services.run_dir}/netns/{identity[:12]}"
-    if request.netns == "host":
-        key = f"{services.run_dir}/netns/default"
+    key = naming.key(services, identity, request.netns)
     info = SandboxInfo(
         id=identity,
         name=request.name,
@@ -225,9 +223,7 @@ async def create_sandbox(services: Services, request: SandboxRequest) -> Sandbox
             run, directory = services.kernel.run, situation.directory
             operation.push(run, interfaces.drop_files, directory)
             await run(interfaces.make_sandbox, key, request.netns, files.run)
-            if request.netns != "host" or all(
-                other.key != key for other in services.sandboxes
-            ):
+            if not naming.is_shared(services, info):
                 operation.push(run, interfaces.drop_namespace, key)
             await operation.commit(Put(SANDBOX + identity, record))
     services.names.adopt(files)

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias, cast
 
-from . import allocation, interfaces, naming, publishing
+from . import allocation, interfaces, leaving, naming, publishing
 from .dns import undo_redirection
 from .endpoint import Endpoint
 from .errors import CNMError
-from .events import EndpointDeleted, EndpointLeft, NetworkDeleted
+from .events import EndpointLeft, NetworkDeleted
 from .findings import Findings
 from .journal import INTENT, Deed
 from .linux import Sockets
@@ -73,7 +73,7 @@ async def _undo_sandbox(
     services: Services, value: Value, findings: Findings
 ) -> Subject | None:
     info, request = sandbox_info(cast("Value", value["sandbox"]))
-    shared = any(other.key == info.key for other in services.sandboxes)
+    shared = naming.is_shared(services, info)
     directory = naming.directory(services, info)
     await services.kernel.run(
         _drop_sandbox, info, directory, shared, request.netns is not None
@@ -93,19 +93,23 @@ def _drop_sandbox(
     interfaces.drop_namespace(sockets, info.key)
 
 
-async def _undo_endpoint(
-    services: Services, value: Value, findings: Findings
-) -> Subject | None:
+def _recorded(services: Services, value: Value) -> tuple[Driver, EndpointInfo] | None:
+    """Return the endpoint of an intent and its driver, if its network is there."""
     record = cast("Value", value["endpoint"])
     network = services.networks.get(str(record["network"]))
     if network is None or network.handler is None:
         return None
-    info = endpoint_info(record, network.info)
-    await services.handle(network.handler, EndpointDeleted(endpoint=info))
-    ipam = await services.ipam(network.info.ipam)
-    own = (info.address, info.address6)
-    await allocation.release_addresses(ipam, network.info, info.id, own)
-    return info
+    return network.handler, endpoint_info(record, network.info)
+
+
+async def _undo_endpoint(
+    services: Services, value: Value, findings: Findings
+) -> Subject | None:
+    found = _recorded(services, value)
+    if found is None:
+        return None
+    await leaving.forget(services, *found, force=False)
+    return found[1]
 
 
 async def _undo_join(
@@ -121,12 +125,8 @@ async def _undo_join(
 async def _undo_connect(
     services: Services, value: Value, findings: Findings
 ) -> Subject | None:
-    record = cast("Value", value["endpoint"])
-    network = services.networks.get(str(record["network"]))
-    if network is None or network.handler is None:
-        return None
-    info = endpoint_info(record, network.info)
-    await _take_off(services, network.handler, info, value, findings)
+    if found := _recorded(services, value):
+        await _take_off(services, *found, value, findings)
     return await _undo_endpoint(services, value, findings)
 
 

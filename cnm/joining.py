@@ -17,7 +17,7 @@ from .gateways import Candidate
 from .interfaces import Interface, place, remove_marked
 from .journal import Operation
 from .linux import choose_index
-from .publishing import Pending
+from .publishing import Publishing
 from .records import ENDPOINT, Attachment, endpoint_record, joined_record
 from .roles import Change, Member
 from .rollback import Rollback
@@ -110,20 +110,21 @@ async def _join(
     _check_company(sandbox, endpoint, answer)
     candidate = _candidate(endpoint.info, answer)
     mine = Member(endpoint=endpoint, info=endpoint.info, candidate=candidate)
-    pending: Pending | None = None
+    ports: Publishing | None = None
     if answer.no_interface:
         attachment = Attachment.without_interface(sandbox.id, services.next_order())
         joined = replace(joined, interface="")
     else:
-        pending = await publishing.arrive(services, sandbox, mine, operation)
+        ports = await publishing.arrive(services, sandbox, mine, operation)
         attachment = await _attach(
-            services, sandbox, endpoint, candidate, name, answer, pending
+            services, sandbox, endpoint, candidate, name, answer, ports
         )
         take_out = partial(leaving.take_out, services, sandbox, attachment.index)
         operation.push(take_out, None, endpoint)
         operation.push(sandbox.reroute)
-    if pending is not None:
-        changes: tuple[Change, ...] = (pending.done(sandbox.info),)
+    if ports is not None:
+        ports.done()
+        changes: tuple[Change, ...] = (ports.change(endpoint.info),)
     else:
         members = [*sandbox.members(), mine]
         changes = await publishing.settle(services, sandbox.info, members, operation)
@@ -261,7 +262,7 @@ async def _attach(
     candidate: Candidate,
     name: str,
     join: JoinInfo,
-    pending: Pending | None = None,
+    ports: Publishing | None = None,
     order: int = 0,
 ) -> Attachment:
     """Make an endpoint's interface in a sandbox, and configure it.
@@ -269,7 +270,7 @@ async def _attach(
     :param candidate: the endpoint as a candidate for the default routes
     :param name: name of the interface
     :param join: the driver's part
-    :param pending: ports that are published on the way
+    :param ports: those that are published on the way
     :param order: position of the joining, 0 for a new one
     """
     info = endpoint.info
@@ -294,7 +295,7 @@ async def _attach(
         defaults=defaults,
         previous=previous,
         # what is published can be taken back, if the files cannot be written
-        publish=pending.publishing.run if pending is not None else None,
+        publish=ports.run if ports is not None else None,
         finish=files.run,
     )
     index = await services.run(endpoint.handler, EndpointJoined, plan)

@@ -9,7 +9,7 @@ from functools import partial
 from types import NoneType
 from typing import TYPE_CHECKING
 
-from . import allocation, interfaces, publishing
+from . import allocation, interfaces, naming, publishing
 from .dns import undo_redirection
 from .errors import EndpointNotFound, KernelError, StoreError, TeardownError
 from .events import (
@@ -21,7 +21,7 @@ from .events import (
 )
 from .journal import Operation
 from .plugins import Driver
-from .publishing import Pending
+from .publishing import Publishing
 from .records import ENDPOINT, NETWORK, SANDBOX, Attachment, endpoint_record
 from .rollback import Rollback
 from .services import Services
@@ -200,11 +200,11 @@ async def _remove(
     endpoints = sandbox.endpoints
     failures: list[Exception] = []
     left: list[LeaveInfo | None] = []
-    published: list[Pending] = []
+    published: list[Publishing] = []
     for endpoint in endpoints:
         try:
-            pending = await publishing.withdraw(services, sandbox.info, endpoint)
-            published += [pending] if pending is not None else []
+            ports = await publishing.withdraw(services, sandbox.info, endpoint)
+            published += [ports] if ports is not None else []
         except Exception as exc:
             failures.append(exc)
         try:
@@ -215,15 +215,17 @@ async def _remove(
             failures.append(exc)
             left.append(None)
     failures += await _take_down(services, sandbox, published, left, directory)
-    withdrawn = [it.done(sandbox.info) for it in published if it.is_done]
+    withdrawn = [ports for ports in published if ports.ports is not None]
+    for ports in withdrawn:
+        ports.done()
     for info in left:
         services.forgetter.addresses(info.forget if info else ())
     for endpoint in endpoints:
         failures += await forget(services, endpoint.handler, endpoint.info, force=True)
     keys = [Delete(ENDPOINT + endpoint.id) for endpoint in endpoints]
     await operation.finish(*keys, Delete(SANDBOX + sandbox.id))
-    for change in withdrawn:
-        change.endpoint.note(change)
+    for ports in withdrawn:
+        ports.endpoint.note(ports.change(ports.endpoint.info))
     for endpoint in endpoints:
         endpoint.detached()
         sandbox.detach(endpoint)
@@ -237,7 +239,7 @@ async def _remove(
 async def _take_down(
     services: Services,
     sandbox: Sandbox,
-    published: Sequence[Pending],
+    published: Sequence[Publishing],
     left: Sequence[LeaveInfo | None],
     directory: str,
 ) -> list[Exception]:
@@ -249,7 +251,7 @@ async def _take_down(
     redirected = services.names.redirects(sandbox.info)
     close = services.names.remove(sandbox.info)
     run = services.kernel.within(services.driver_timeout).run
-    plans = [close, *(pending.publishing.run for pending in published)]
+    plans = [close, *(ports.run for ports in published)]
     steps: list[tuple[Callable[..., None], tuple[object, ...]]] = []
     if sandbox.adopted:
         steps += [(plan, ()) for plan in plans]
@@ -268,11 +270,7 @@ async def _take_down(
     if sandbox.adopted and endpoints:
         services.reaper.want(sandbox.key)
         await services.reaper.reap()
-    # sandboxes on the host's own namespace share a key
-    shared = sandbox.adopted and any(
-        other.key == sandbox.key for other in services.sandboxes if other is not sandbox
-    )
-    key = "" if shared else sandbox.key
+    key = "" if naming.is_shared(services, sandbox.info) else sandbox.key
     try:
         await run(interfaces.destroy, key, plans, left, directory)
     except Exception as exc:

@@ -28,19 +28,23 @@ _logger = logging.getLogger(__name__)
 class Publishing:
     """What a driver is to do about the ports of an endpoint: done, or ready to be done.
 
-    :ivar ports: what the endpoint publishes then; None until it is done
+    :param role: what the endpoint has to publish then
+    :ivar endpoint: the endpoint
+    :ivar ports: what it publishes then; None until it is done
     """
 
     def __init__(
         self,
         services: Services,
         endpoint: Endpoint,
+        role: Role,
         event: EndpointPublished | EndpointUnpublished,
         answer: PublishInfo | tuple[PortBinding, ...],
     ) -> None:
         self.ports: tuple[PortBinding, ...] | None = None
         self._services = services
-        self._endpoint = endpoint
+        self.endpoint: Endpoint = endpoint
+        self._role = role
         self._event = event
         self._info: PublishInfo | None = None
         if isinstance(answer, PublishInfo):
@@ -56,7 +60,7 @@ class Publishing:
     async def do(self) -> tuple[PortBinding, ...]:
         """Do it in a trip of its own, if it is not done; return what is published."""
         if self.ports is None:
-            handler = self._endpoint.handler
+            handler = self.endpoint.handler
             await self._services.run(handler, type(self._event), self.run)
         return self.done()
 
@@ -66,11 +70,19 @@ class Publishing:
             self._info.done()
         return cast("tuple[PortBinding, ...]", self.ports)
 
+    def change(self, info: EndpointInfo) -> Change:
+        """Return what has become of the endpoint's ports, when it is done.
+
+        :param info: the endpoint as it is to be otherwise
+        """
+        info = replace(info, ports=self.ports or ())
+        return change_of(self.endpoint, self._event.sandbox, self._role, info)
+
     async def take_back(self) -> None:
         """Have the driver publish what it did before, if it is done."""
         if self.ports is not None:
             sandbox = self._event.sandbox
-            await _take_back(self._services, sandbox, self._endpoint, self.ports)
+            await _take_back(self._services, sandbox, self.endpoint, self.ports)
 
     def _checked(self, ports: object) -> tuple[PortBinding, ...]:
         """Return a driver's answer, if it is what it should be."""
@@ -81,7 +93,7 @@ class Publishing:
                 return ports
             wrong = others[0]
         reason = f"returned {shown(wrong)} among its bindings"
-        raise DriverError(self._endpoint.handler.name, self._event.name, reason)
+        raise DriverError(self.endpoint.handler.name, self._event.name, reason)
 
 
 async def settle(
@@ -105,46 +117,20 @@ async def settle(
         endpoint = member.endpoint
         try:
             publishing = await _tell(services, sandbox, endpoint, endpoint.info, role)
-            ports = await publishing.do()
+            await publishing.do()
         except CNMError as exc:
             if not tolerant or member.candidate is None:
                 raise
             _logger.warning("ports of %r are not published: %s", member.info.name, exc)
             continue
         rollback.push(publishing.take_back)
-        info = replace(member.info, ports=ports)
-        done.append(change_of(endpoint, sandbox, role, info))
+        done.append(publishing.change(member.info))
     return tuple(done)
-
-
-class Pending:
-    """A change of an endpoint's ports that is made in a trip to the kernel of others.
-
-    :ivar publishing: what is to be done
-    """
-
-    def __init__(
-        self, publishing: Publishing, endpoint: Endpoint, info: EndpointInfo, role: Role
-    ) -> None:
-        self.publishing = publishing
-        self._endpoint = endpoint
-        self._info = info
-        self._role = role
-
-    @property
-    def is_done(self) -> bool:
-        """Whether it has been done."""
-        return self.publishing.ports is not None
-
-    def done(self, sandbox: SandboxInfo) -> Change:
-        """Note that it is done; return what has become of the endpoint's ports."""
-        info = replace(self._info, ports=self.publishing.done())
-        return change_of(self._endpoint, sandbox, self._role, info)
 
 
 async def arrive(
     services: Services, sandbox: Sandbox, mine: Member, rollback: Rollback
-) -> Pending | None:
+) -> Publishing | None:
     """Prepare what :func:`settle` would do for an endpoint that joins.
 
     :return: None if there is nothing to be published, or others are concerned as well
@@ -152,10 +138,10 @@ async def arrive(
     changes = due([*sandbox.members(), mine])
     if len(changes) != 1 or changes[0][0] is not mine:
         return None
-    endpoint, role = mine.endpoint, changes[0][1]
-    publishing = await _tell(services, sandbox.info, endpoint, mine.info, role)
+    role = changes[0][1]
+    publishing = await _tell(services, sandbox.info, mine.endpoint, mine.info, role)
     rollback.push(publishing.take_back)
-    return Pending(publishing, endpoint, mine.info, role)
+    return publishing
 
 
 async def _take_back(
@@ -188,13 +174,13 @@ async def _tell(
     if not role.requests:
         gone = EndpointUnpublished(endpoint=info, sandbox=sandbox, bindings=info.ports)
         ready = await services.answer(endpoint.handler, gone, PublishInfo, NoneType)
-        return Publishing(services, endpoint, gone, ready or ())
+        return Publishing(services, endpoint, role, gone, ready or ())
     preferred = tuple(dict.fromkeys((*again, *info.ports)))
     if preferred != info.ports:
         info = replace(info, ports=preferred)
     event = published(info, sandbox, role)
     answer = await services.answer(endpoint.handler, event, tuple, PublishInfo)
-    return Publishing(services, endpoint, event, answer)
+    return Publishing(services, endpoint, role, event, answer)
 
 
 async def request(
@@ -235,12 +221,11 @@ async def again(services: Services, endpoint: Endpoint) -> None:
 
 async def withdraw(
     services: Services, sandbox: SandboxInfo, endpoint: Endpoint
-) -> Pending | None:
+) -> Publishing | None:
     """Prepare to publish nothing by way of an endpoint any more; None if nothing is."""
     if not endpoint.role.requests:
         return None
-    publishing = await _tell(services, sandbox, endpoint, endpoint.info, NOTHING)
-    return Pending(publishing, endpoint, endpoint.info, NOTHING)
+    return await _tell(services, sandbox, endpoint, endpoint.info, NOTHING)
 
 
 async def revoke(services: Services, sandbox: SandboxInfo, endpoint: Endpoint) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from .plans import PublishInfo, Publishing, Withdrawing
+from .plans import PublishInfo, Withdrawing, publish
 from .publication import (
     LOOPBACK6,
     UNSPECIFIED6,
@@ -117,8 +118,8 @@ class PortMapper:
             await forgetter.settle_ports(publication.requests, former)
         host = await self._present_host(publication)
         if self._translation is not None:
-            publishing = Publishing(self._translation, publication, host, forgetter)
-            return PublishInfo(plan=publishing.run)
+            arguments = (self._translation, publication, host, forgetter)
+            return PublishInfo(plan=partial(publish, *arguments))
         if self._service is not None:
             return await self._service.publish(publication, host)
         return open_ports(publication)

@@ -33,41 +33,31 @@ class PublishInfo:
     done: Callable[[], object] | None = None
 
 
-class Publishing:
-    """Publishes exactly what a publication says.
+def publish(
+    translation: Translation,
+    publication: Publication,
+    host: Host,
+    forgetter: Forgetter | None,
+    sockets: Sockets,
+) -> tuple[PortBinding, ...]:
+    """Plan: publish exactly what a publication says, or change nothing.
 
     :param forgetter: knows ports of which connections are still to be forgotten: others
         are preferred where they will do
+    :return: all bindings of the endpoint
     """
-
-    def __init__(
-        self,
-        translation: Translation,
-        publication: Publication,
-        host: Host,
-        forgetter: Forgetter | None,
-    ) -> None:
-        self._translation = translation
-        self._publication = publication
-        self._host = host
-        self._forgetter = forgetter
-
-    def run(self, sockets: Sockets) -> tuple[PortBinding, ...]:
-        """Plan: publish it, or change nothing; return all bindings."""
-        publish = self._translation.publish
-        forgetter = self._forgetter
-        busy = forgetter.busy if forgetter is not None else frozenset()
-        try:
-            bindings, outdated = publish(sockets, self._publication, self._host, busy)
-        except NoAvailablePort:
-            if forgetter is None or not busy:
-                raise
-            forgetter.flush_now(sockets)
-            bindings, outdated = publish(sockets, self._publication, self._host)
-        if outdated:
-            # before new clients come, whose connections would be forgotten, too
-            forget_now(sockets, (), outdated)
-        return bindings
+    busy = forgetter.busy if forgetter is not None else frozenset()
+    try:
+        bindings, outdated = translation.publish(sockets, publication, host, busy)
+    except NoAvailablePort:
+        if forgetter is None or not busy:
+            raise
+        forgetter.flush_now(sockets)
+        bindings, outdated = translation.publish(sockets, publication, host)
+    if outdated:
+        # before new clients come, whose connections would be forgotten, too
+        forget_now(sockets, (), outdated)
+    return bindings
 
 
 class Withdrawing:
