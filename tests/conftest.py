@@ -170,3 +170,10 @@ async def controller() -> AsyncIterator[cnm.Controller]:
     """A running controller that removes what it makes."""
     async with cnm.Controller() as running:
         yield running
+
+
+@pytest.fixture
+async def reporting_controller() -> AsyncIterator[cnm.Controller]:
+    """The same, but rules that a test takes away stay away."""
+    async with cnm.Controller(on_damage="report") as running:
+        yield running

@@ -107,10 +107,10 @@ async def servers(*hosts: Namespace) -> AsyncIterator[Servers]:
 
 
 async def test_way_out_is_masqueraded(
-    controller: Controller, outside: Namespace
+    reporting_controller: Controller, outside: Namespace
 ) -> None:
-    network = await controller.create_network("front", subnets=DUAL)
-    one, _ = await pair(controller, network)
+    network = await reporting_controller.create_network("front", subnets=DUAL)
+    one, _ = await pair(reporting_controller, network)
     outside.add_default_routes(HOST4, HOST6)
     async with servers(outside), serving(one):
         for target, host in ((OUTSIDE4, HOST4), (OUTSIDE6, HOST6)):

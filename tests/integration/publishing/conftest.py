@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import pytest
 
+import cnm
 from cnm.errors import KernelError
 from cnm.linux import sysctl
 from tests.integration.api.conftest import outside
@@ -14,6 +15,12 @@ from tests.integration.api.conftest import outside
 __all__ = ["outside"]
 
 FILTERS = ("net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables")
+
+
+@pytest.fixture
+def controller(reporting_controller: cnm.Controller) -> cnm.Controller:
+    """A running controller that removes what it makes, and mends no rules."""
+    return reporting_controller
 
 
 @pytest.fixture(params=[True, False], ids=["br_netfilter", "no br_netfilter"])

@@ -75,7 +75,9 @@ async def test_own_addresses(
     unpublished: str,
 ) -> None:
     route_to_sandboxes(outside)
-    async with cnm.Controller(allow_direct_routing=direct) as controller:
+    async with cnm.Controller(
+        allow_direct_routing=direct, on_damage="report"
+    ) as controller:
         network = await front(controller, options)
         api = await controller.create_sandbox("api")
         endpoint = await network.connect(api, ports=["8080:80", "8080:80/udp"])
@@ -88,7 +90,9 @@ async def test_own_addresses(
 async def test_marked_packets(outside: Namespace) -> None:
     """Nothing here marks packets: that the rule lets them in is seen elsewhere."""
     route_to_sandboxes(outside)
-    async with cnm.Controller(accept_fwmark="0x1/0x3") as controller:
+    async with cnm.Controller(
+        accept_fwmark="0x1/0x3", on_damage="report"
+    ) as controller:
         network = await front(controller)
         api = await controller.create_sandbox("api")
         await network.connect(api)
