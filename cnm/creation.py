@@ -9,6 +9,7 @@ from functools import partial
 from types import NoneType
 
 from . import allocation, interfaces, naming
+from .dns import Preparation
 from .errors import CNMError, DriverError, InvalidError, KernelError, NetworkNotFound
 from .events import (
     EndpointCreated,
@@ -17,7 +18,8 @@ from .events import (
     NetworkDeleted,
     NetworkRequested,
 )
-from .linux import choose_id
+from .journal import Operation
+from .linux import SandboxSockets, Sockets, choose_id
 from .linux.lifelines import find_process
 from .plugins import Driver
 from .records import (
@@ -217,17 +219,36 @@ async def create_sandbox(services: Services, request: SandboxRequest) -> Sandbox
             since = await _bind(services, info)
             rollback.push_sync(services.lifelines.untie, identity)
         record = sandbox_record(info, request, since)
-        intent = {"sandbox": record}
-        journal = services.journal
-        async with journal.operation("sandbox.create", identity, intent) as operation:
+        intent, made = {"sandbox": record}, Put(SANDBOX + identity, record)
+        async with services.journal.operation(
+            "sandbox.create", identity, intent, planned=True
+        ) as operation:
             run, directory = services.kernel.run, situation.directory
             operation.push(run, interfaces.drop_files, directory)
-            await run(interfaces.make_sandbox, key, request.netns, files.run)
+            await run(_make, key, request.netns, files, operation, made)
             if not naming.is_shared(services, info):
                 operation.push(run, interfaces.drop_namespace, key)
-            await operation.commit(Put(SANDBOX + identity, record))
+            await operation.commit(made)
     services.names.adopt(files)
     return info
+
+
+def _make(
+    sockets: Sockets,
+    key: str,
+    netns: str | int | None,
+    files: Preparation,
+    operation: Operation,
+    made: Put,
+) -> None:
+    """Plan: make a sandbox between its intent and its outcome."""
+
+    def finish(sockets: Sockets, sandbox: SandboxSockets) -> None:
+        files.run(sockets, sandbox)
+        operation.commit_now(made)
+
+    operation.begin_now()
+    interfaces.make_sandbox(sockets, key, netns, finish)
 
 
 async def _bind(services: Services, info: SandboxInfo) -> int:

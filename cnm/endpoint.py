@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from . import joining, leaving, publishing
+from .attaching import candidate_of
 from .errors import (
     ActiveSandboxError,
     EndpointNotFound,
@@ -24,7 +25,6 @@ from .events import (
     EndpointPublished,
 )
 from .gateways import Candidate
-from .joining import candidate_of
 from .plugins import Driver
 from .records import ENDPOINT, Attachment
 from .requests import port_requests, with_more, without

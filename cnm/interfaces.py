@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from .dns import FILES
 from .errors import InvalidError, KernelError, NetlinkError
@@ -88,6 +88,19 @@ class Interface:
         return any(address.version == 6 for address in self.addresses)
 
 
+class Around(Protocol):
+    """What belongs to the making of an interface; if it fails, so does that."""
+
+    def begin(self) -> None:
+        """Do what comes before everything."""
+
+    def publish(self, sockets: Sockets) -> None:
+        """Publish ports, when the interface can be used."""
+
+    def end(self, index: int) -> None:
+        """Do what comes after everything, given the index in the sandbox."""
+
+
 def names(sockets: Sockets, key: str) -> frozenset[str]:
     """Plan: return the names of all interfaces in a sandbox."""
     with sockets.sandbox(key) as sandbox:
@@ -102,9 +115,9 @@ def place(
     join: JoinInfo,
     defaults: Sequence[DefaultRoute],
     previous: Sequence[DefaultRoute],
-    publish: Callable[[Sockets], None] | None,
     finish: Visit,
-) -> int:
+    around: Around,
+) -> None:
     """Plan: make or move the interface into the sandbox, and configure it.
 
     If it fails, the sandbox is as before; what the driver's part of the plan has made
@@ -113,10 +126,9 @@ def place(
 
     :param defaults: default routes that go through the interface
     :param previous: default routes that these replace
-    :param publish: publishes ports, when the interface can be used
     :param finish: what is done in the sandbox last
-    :return: index of the interface in the sandbox
     """
+    around.begin()
     with sockets.sandbox(key) as sandbox:
         index = interface.index
         try:
@@ -130,15 +142,14 @@ def place(
                 index = _move(sockets, sandbox, join.interface, interface)
             _write_sysctls(sockets, sandbox, interface)
             _configure(sandbox.route, index, interface, defaults)
-            if publish is not None:
-                publish(sockets)
+            around.publish(sockets)
             finish(sockets, sandbox)
+            around.end(index)
         except BaseException:
             _bury(sandbox.route, index)
             for default in previous:
                 sandbox.route.call(default.request())
             raise
-        return index
 
 
 def _configure(

@@ -1,4 +1,4 @@
-"""How an endpoint gets an interface in a sandbox."""
+"""How endpoints join sandboxes."""
 
 from __future__ import annotations
 
@@ -11,19 +11,17 @@ from typing import TYPE_CHECKING, NamedTuple
 import anyio
 
 from . import leaving, publishing
+from .attaching import Record, arriving, attach
 from .errors import CNMError, ForbiddenError
 from .events import EndpointCreated, EndpointJoined, EndpointLeft, JoinInfo
-from .gateways import Candidate
-from .interfaces import Interface, place, remove_marked
+from .interfaces import remove_marked
 from .journal import Operation
-from .linux import choose_index
-from .publishing import Publishing
-from .records import ENDPOINT, Attachment, endpoint_record, joined_record
+from .records import ENDPOINT, Attachment, endpoint_record
 from .roles import Change, Member
 from .rollback import Rollback
 from .services import Services
 from .store import Put
-from .types import JSON, EndpointInfo, IPInterface
+from .types import JSON
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
@@ -32,27 +30,15 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 
-def candidate_of(info: EndpointInfo, attachment: Attachment | None) -> Candidate:
-    """Return an endpoint as a candidate for its sandbox's default routes."""
-    return Candidate(
-        endpoint=info.id,
-        network=info.network.name,
-        index=attachment.index if attachment else 0,
-        priority=info.gateway_priority,
-        internal=info.network.internal,
-        gateway=attachment.gateway if attachment else None,
-        gateway6=attachment.gateway6 if attachment else None,
-        connected4=attachment.connected4 if attachment else False,
-        connected6=attachment.connected6 if attachment else False,
-    )
-
-
 async def join(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> None:
     """Join an endpoint to a sandbox; the caller has the locks of both."""
     name = await _choose_name(endpoint, sandbox)
     intent = {"sandbox": sandbox.id, "interface": name}
     journal = services.journal
-    async with journal.operation("endpoint.join", endpoint.id, intent) as operation:
+    planned = services.capabilities[endpoint.handler.name].planned
+    async with journal.operation(
+        "endpoint.join", endpoint.id, intent, planned=planned
+    ) as operation:
         record = endpoint_record(endpoint.info, None)
         done = await _join(services, endpoint, sandbox, name, record, operation)
     _tell(services, done)
@@ -75,7 +61,10 @@ async def connect(
         "interface": name,
     }
     journal = services.journal
-    async with journal.operation("endpoint.connect", endpoint.id, intent) as operation:
+    planned = services.capabilities[endpoint.handler.name].planned
+    async with journal.operation(
+        "endpoint.connect", endpoint.id, intent, planned=planned
+    ) as operation:
         operation.absorb(making)
         done = await _join(services, endpoint, sandbox, name, record, operation)
     services.bus.publish(EndpointCreated(endpoint=done.event.endpoint))
@@ -95,47 +84,52 @@ async def _join(
     endpoint: Endpoint,
     sandbox: Sandbox,
     name: str,
-    record: Mapping[str, JSON],
+    before: Mapping[str, JSON],
     operation: Operation,
 ) -> _Done:
     """Have an endpoint's interface and its ports made, and record them.
 
     :param name: name of the interface
-    :param record: the endpoint's record before
+    :param before: the endpoint's record so far
     """
     joined = _joined(endpoint, sandbox, name)
     undo = partial(_undo, services, endpoint, joined)
     answer = await services.answer(endpoint.handler, joined, JoinInfo, undo=undo)
     operation.push(undo)
     _check_company(sandbox, endpoint, answer)
-    candidate = _candidate(endpoint.info, answer)
+    candidate = arriving(endpoint.info, answer)
     mine = Member(endpoint=endpoint, info=endpoint.info, candidate=candidate)
-    ports: Publishing | None = None
+    record = Record(endpoint, before, operation)
     if answer.no_interface:
-        attachment = Attachment.without_interface(sandbox.id, services.next_order())
+        await operation.begin()
+        order = services.next_order()
+        record.attachment = Attachment.without_interface(sandbox.id, order)
         joined = replace(joined, interface="")
     else:
-        ports = await publishing.arrive(services, sandbox, mine, operation)
-        attachment = await _attach(
-            services, sandbox, endpoint, candidate, name, answer, ports
-        )
-        take_out = partial(leaving.take_out, services, sandbox, attachment.index)
-        operation.push(take_out, None, endpoint)
+        record.ports = await publishing.arrive(services, sandbox, mine, operation)
+        await attach(services, sandbox, endpoint, candidate, name, answer, record)
+        index = record.attachment.index
+        operation.push(leaving.take_out, services, sandbox, index, None, endpoint)
         operation.push(sandbox.reroute)
-    if ports is not None:
-        ports.done()
-        changes: tuple[Change, ...] = (ports.change(endpoint.info),)
-    else:
+    if record.ports is None:
         members = [*sandbox.members(), mine]
-        changes = await publishing.settle(services, sandbox.info, members, operation)
-    info = next((it.info for it in changes if it.endpoint is endpoint), endpoint.info)
-    others = [it.record() for it in changes if it.endpoint is not endpoint]
-    made = Put(ENDPOINT + info.id, joined_record(record, info, attachment))
-    await operation.commit(made, *others)
-    endpoint.attached(attachment)
+        record.changes = await publishing.settle(
+            services, sandbox.info, members, operation
+        )
+    for ports in record.ports or ():
+        ports.done()
+    await operation.commit(*record.outcome())
+    _attached(services, endpoint, sandbox, record)
+    return _Done(joined, answer, record.changes)
+
+
+def _attached(
+    services: Services, endpoint: Endpoint, sandbox: Sandbox, record: Record
+) -> None:
+    """Note that an endpoint has joined."""
+    endpoint.attached(record.attachment)
     sandbox.attach(endpoint)
-    services.names.enter(sandbox.info, info)
-    return _Done(joined, answer, changes)
+    services.names.enter(sandbox.info, endpoint.info)
 
 
 def _tell(services: Services, done: _Done) -> None:
@@ -185,22 +179,20 @@ async def rejoin(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> No
                 endpoint.handler, joined, JoinInfo, undo=undo
             )
             rollback.push(undo)
-            candidate = _candidate(info, answer)
-            attachment = await _attach(
+            candidate = arriving(info, answer)
+            record = Record(endpoint, endpoint_record(info, None))
+            await attach(
                 services,
-                *(sandbox, endpoint, candidate, name, answer),
+                *(sandbox, endpoint, candidate, name, answer, record),
                 order=before.order,
             )
-            record = endpoint_record(info, attachment)
-            await services.journal.write(Put(ENDPOINT + info.id, record))
+            await services.journal.write(*record.outcome())
     except BaseException:
         with anyio.CancelScope(shield=True):
             await _forget(services, endpoint, sandbox)
             await sandbox.reroute()
         raise
-    endpoint.attached(attachment)
-    sandbox.attach(endpoint)
-    services.names.enter(sandbox.info, info)
+    _attached(services, endpoint, sandbox, record)
     services.announce(info, answer)
 
 
@@ -253,83 +245,3 @@ async def _undo(services: Services, endpoint: Endpoint, joined: EndpointJoined) 
         await services.run(endpoint.handler, EndpointLeft, left.plan)
         services.forgetter.addresses(left.forget)
     services.reaper.want(joined.sandbox.key)
-
-
-async def _attach(
-    services: Services,
-    sandbox: Sandbox,
-    endpoint: Endpoint,
-    candidate: Candidate,
-    name: str,
-    join: JoinInfo,
-    ports: Publishing | None = None,
-    order: int = 0,
-) -> Attachment:
-    """Make an endpoint's interface in a sandbox, and configure it.
-
-    :param candidate: the endpoint as a candidate for the default routes
-    :param name: name of the interface
-    :param join: the driver's part
-    :param ports: those that are published on the way
-    :param order: position of the joining, 0 for a new one
-    """
-    info = endpoint.info
-    interface = Interface(
-        name=name,
-        index=choose_index(),
-        addresses=addresses(info),
-        mac=info.mac,
-        sysctls=info.sysctls,
-        routes=join.routes,
-        mark=f"{services.mark}:{info.id}",
-        adopted=sandbox.adopted,
-    )
-    await services.forgetter.settle(it.ip for it in interface.addresses)
-    defaults, previous = sandbox.defaults_with(candidate)
-    files = services.names.prepare(sandbox.situation((info, candidate)))
-    plan = partial(
-        place,
-        key=sandbox.key,
-        interface=interface,
-        join=join,
-        defaults=defaults,
-        previous=previous,
-        # what is published can be taken back, if the files cannot be written
-        publish=ports.run if ports is not None else None,
-        finish=files.run,
-    )
-    index = await services.run(endpoint.handler, EndpointJoined, plan)
-    services.names.adopt(files)
-    return Attachment(
-        sandbox=sandbox.id,
-        interface=name,
-        index=index,
-        order=order or services.next_order(),
-        gateway=candidate.gateway,
-        gateway6=candidate.gateway6,
-        connected4=candidate.connected4,
-        connected6=candidate.connected6,
-    )
-
-
-def _candidate(info: EndpointInfo, join: JoinInfo) -> Candidate:
-    """Return an endpoint that joins as a candidate for the default routes."""
-    if join.no_interface:
-        return candidate_of(info, None)
-    return Candidate(
-        endpoint=info.id,
-        network=info.network.name,
-        index=0,
-        priority=info.gateway_priority,
-        internal=info.network.internal,
-        gateway=join.gateway if info.address else None,
-        gateway6=join.gateway6 if info.address6 else None,
-        connected4=join.connected4 and info.address is not None,
-        connected6=join.connected6 and info.address6 is not None,
-    )
-
-
-def addresses(info: EndpointInfo) -> tuple[IPInterface, ...]:
-    """Return all addresses of an endpoint's interface."""
-    own = (info.address, info.address6, *info.link_local)
-    return tuple(address for address in own if address is not None)

@@ -17,6 +17,7 @@ from .errors import StoreError
 from .rollback import Rollback
 from .store import Delete, Put, Store
 from .types import JSON
+from .workers import unhurried
 
 INTENT = "intent/"
 #: Seconds that a store may keep an operation waiting; SQLiteStore has its own limit.
@@ -66,6 +67,19 @@ class Journal:
         for key in (*(it.key for it in due), *changed):
             self._due.pop(key, None)
 
+    @property
+    def in_plans(self) -> bool:
+        """Whether plans may write: :meth:`note` can be called."""
+        return self._store.writes and not self._due
+
+    def note(self, *changes: Put | Delete) -> None:
+        """Make all of the changes, or none of them, from within a plan. Blocks.
+
+        :raises StoreError: if they cannot be written
+        """
+        with unhurried():
+            self._store.write(*changes)
+
     async def _transaction(self, changes: Sequence[Put | Delete]) -> None:
         if self._store.prompt:
             await self._store.transaction(*changes)
@@ -106,38 +120,65 @@ class Journal:
             return True
 
     def operation(
-        self, deed: Deed, identity: str, value: Mapping[str, JSON] | None = None
+        self,
+        deed: Deed,
+        identity: str,
+        value: Mapping[str, JSON] | None = None,
+        *,
+        planned: bool = False,
     ) -> Operation:
         """Return an operation that is to be recorded.
 
         :param identity: id of the object
         :param value: what is needed to undo or to complete it
+        :param planned: whether nothing is changed before :meth:`Operation.begin_now`
         """
-        return Operation(self, deed, identity, value or {})
+        return Operation(self, deed, identity, value or {}, planned=planned)
 
 
 class Operation(Rollback):
     """An operation that is recorded from its first step to its outcome.
 
-    Its intent is written when the block is entered, if there is to be a next start. If
-    the block raises, the pushed undo steps run, and the intent is withdrawn; it stays,
-    for the next start, if one of them fails. What has been recorded is not undone any
-    more.
+    Its intent is written when the block is entered, or in the plan that is its first
+    step, if there is to be a next start. If the block raises, the pushed undo steps
+    run, and the intent is withdrawn; it stays, for the next start, if one of them
+    fails. What has been recorded is not undone any more.
     """
 
     def __init__(
-        self, journal: Journal, deed: Deed, identity: str, value: Mapping[str, JSON]
+        self,
+        journal: Journal,
+        deed: Deed,
+        identity: str,
+        value: Mapping[str, JSON],
+        *,
+        planned: bool = False,
     ) -> None:
         super().__init__()
         self._journal = journal
         self._key = f"{INTENT}{identity}/{deed}"
         self._value = {"deed": deed, "object": identity, **value}
-        self._committing = False
+        #: whether an intent is still to be written
+        self._due = journal.lasts
+        self._planned = planned and journal.in_plans
+        self._committing = self._committed = False
 
     async def __aenter__(self) -> Self:
-        if self._journal.lasts:
-            await self._journal.write(Put(self._key, self._value))
+        if not self._planned:
+            await self.begin()
         return await super().__aenter__()
+
+    async def begin(self) -> None:
+        """Write the intent, unless that has been done: something is to be changed."""
+        if self._due:
+            await self._journal.write(self._intent)
+            self._due = False
+
+    def begin_now(self) -> None:
+        """Do as :meth:`begin` does, in a plan of a planned operation. Blocks."""
+        if self._due:
+            self._journal.note(self._intent)
+            self._due = False
 
     async def __aexit__(
         self,
@@ -148,7 +189,8 @@ class Operation(Rollback):
         if await self._stands(exc):
             return
         await super().__aexit__(exc_type, exc, tb)
-        if exc is not None and not self.failed and self._journal.lasts:
+        written = self._journal.lasts and not self._due
+        if exc is not None and not self.failed and written:
             with anyio.CancelScope(shield=True):
                 await self._journal.write_or_postpone(Delete(self._key))
 
@@ -164,16 +206,31 @@ class Operation(Rollback):
         return stands
 
     async def commit(self, *changes: Put | Delete) -> None:
-        """Record the outcome; nothing that may fail comes after it.
+        """Record the outcome, unless a plan has; nothing that may fail comes after it.
 
         :raises StoreError: if that is not possible
         """
         self._committing = True
-        await self._journal.write(*changes, *self._withdrawal)
+        if not self._committed:
+            await self._journal.write(*changes, *self._withdrawal)
+
+    def commit_now(self, *changes: Put | Delete) -> None:
+        """Do as :meth:`commit` does, as the last step of a plan, if plans may write.
+
+        It blocks. To be committed nevertheless when the plan has returned.
+        """
+        if self._journal.in_plans:
+            self._committing = True
+            self._journal.note(*changes, *self._withdrawal)
+            self._committed = True
 
     async def finish(self, *changes: Put | Delete) -> None:
         """Record the outcome of a removal, which stands even if the store fails."""
         await self._journal.write_or_postpone(*changes, *self._withdrawal)
+
+    @property
+    def _intent(self) -> Put:
+        return Put(self._key, self._value)
 
     @property
     def _withdrawal(self) -> tuple[Delete, ...]:

@@ -130,18 +130,21 @@ async def settle(
 
 async def arrive(
     services: Services, sandbox: Sandbox, mine: Member, rollback: Rollback
-) -> Publishing | None:
+) -> tuple[Publishing, ...] | None:
     """Prepare what :func:`settle` would do for an endpoint that joins.
 
-    :return: None if there is nothing to be published, or others are concerned as well
+    :return: what is to be done in the plan that makes its interface; None if others are
+        concerned as well, and all is to be settled then
     """
     changes = due([*sandbox.members(), mine])
-    if len(changes) != 1 or changes[0][0] is not mine:
+    if any(member is not mine for member, _ in changes):
         return None
-    role = changes[0][1]
-    publishing = await _tell(services, sandbox.info, mine.endpoint, mine.info, role)
-    rollback.push(publishing.take_back)
-    return publishing
+    ready = []
+    for _, role in changes:
+        publishing = await _tell(services, sandbox.info, mine.endpoint, mine.info, role)
+        rollback.push(publishing.take_back)
+        ready.append(publishing)
+    return tuple(ready)
 
 
 async def _take_back(

@@ -9,7 +9,7 @@ from types import NoneType
 
 import anyio
 
-from . import allocation, inspection, joining, publishing
+from . import allocation, attaching, inspection, joining, publishing
 from .endpoint import Endpoint
 from .errors import CNMError, NetworkNotFound
 from .events import NetworkRestored
@@ -195,7 +195,7 @@ async def _mend_interface(
         await joining.rejoin(services, endpoint, sandbox)
     elif damages and endpoint.attachment is not None:
         info, index = endpoint.info, endpoint.attachment.index
-        addresses = joining.addresses(info)
+        addresses = attaching.addresses(info)
         plan = partial(reconfigure, mac=info.mac, addresses=addresses)
         await services.kernel.run(plan, sandbox.key, index)
         await sandbox.reroute()

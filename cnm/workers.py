@@ -14,7 +14,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar, cast
 from weakref import WeakSet
@@ -38,10 +40,31 @@ class Overdue(TimeoutError):
     """Work that has taken longer than it may."""
 
 
+#: What the thread does that asks: ``unhurried`` of its job, or nothing.
+_current = threading.local()
+
+
+def unhurried() -> AbstractContextManager[None]:
+    """Return a block in which the thread's job is not given up.
+
+    Its time does not count as the job's.
+
+    :raises Overdue: when it is entered, if the job has been given up already
+    """
+    block: Callable[[], AbstractContextManager[None]]
+    block = getattr(_current, "unhurried", nullcontext)
+    return block()
+
+
 class _Job(Generic[C, T]):
-    def __init__(self, work: Callable[[C], T]) -> None:
+    """Something that a thread does.
+
+    :param tell: is called when it is done, in the thread that has done it
+    """
+
+    def __init__(self, work: Callable[[C], T], tell: Callable[[], object]) -> None:
         self._work = work
-        self.done = anyio.Event()
+        self.tell = tell
         self.began = math.inf
         self.thread: threading.Thread | None = None
         self.finished = False
@@ -126,6 +149,11 @@ async def _wait_regardless(done: anyio.Event, timeout: float = math.inf) -> bool
     return put_off
 
 
+def _left(since: float, timeout: float) -> float:
+    """Return how many seconds are left of a time-out."""
+    return min(since + timeout - time.monotonic(), timeout)
+
+
 class Workers(Generic[C]):
     """Threads that do jobs, each thread with a context of its own.
 
@@ -181,27 +209,44 @@ class Workers(Generic[C]):
         """
         await anyio.lowlevel.checkpoint_if_cancelled()
         await self._see_put_off()
+        done = anyio.Event()
+        job = _Job(work, partial(self._notify, done.set))
+        asked = self._submit(job)
+        put_off = await _wait_regardless(done, timeout)
+        while not done.is_set():
+            # it may have had to wait for its turn
+            left = _left(job.began if give_up is None else asked, timeout)
+            if left <= 0 and self._abandon(job, give_up):
+                break
+            put_off |= await _wait_regardless(done, max(left, 0))
+        if put_off and (task := _asyncio().current_task()):
+            self._put_off.add(task)
+        if not done.is_set():
+            raise Overdue(f"it has not ended within {timeout:g} s")
+        return job.result()
+
+    def call(
+        self, work: Callable[[C], T], timeout: float, give_up: Callable[[], bool]
+    ) -> T:
+        """Do as :meth:`run` does, for a thread that is none of these. Blocks."""
+        done = threading.Event()
+        job = _Job(work, done.set)
+        asked = self._submit(job)
+        while not done.wait(max(_left(asked, timeout), 0)):
+            if self._abandon(job, give_up):
+                raise Overdue(f"it has not ended within {timeout:g} s")
+        return job.result()
+
+    def _submit(self, job: _Job[C, T]) -> float:
+        """Have a thread do something; return what time it is."""
         if self._stopped is not None:
             raise UnavailableError("the controller has stopped")
-        job = _Job(work)
         with self._lock:
             self._load += 1
         self._start_thread()
         asked = time.monotonic()
         self._jobs.put(cast("_Job[C, object]", job))
-        put_off = await _wait_regardless(job.done, timeout)
-        while not job.done.is_set():
-            # it may have had to wait for its turn
-            since = job.began if give_up is None else asked
-            left = min(since + timeout - time.monotonic(), timeout)
-            if left <= 0 and self._abandon(cast("_Job[C, object]", job), give_up):
-                break
-            put_off |= await _wait_regardless(job.done, max(left, 0))
-        if put_off and (task := _asyncio().current_task()):
-            self._put_off.add(task)
-        if not job.done.is_set():
-            raise Overdue(f"it has not ended within {timeout:g} s")
-        return job.result()
+        return asked
 
     async def _see_put_off(self) -> None:
         """Let asyncio's own cancellation be seen that was put off during a job.
@@ -241,15 +286,15 @@ class Workers(Generic[C]):
             self._threads.add(thread)
         thread.start()
 
-    def _abandon(
-        self, job: _Job[C, object], give_up: Callable[[], bool] | None
-    ) -> bool:
+    def _abandon(self, job: _Job[C, T], give_up: Callable[[], bool] | None) -> bool:
         """Do without a job, and without the thread that does it, unless it is done."""
         with self._lock:
             if give_up is not None:
                 job.abandoned = not job.finished and give_up()
                 return job.abandoned
             if job.thread not in self._threads or job.finished:
+                return False
+            if job.began == math.inf:  # it is not to be hurried
                 return False
             self._threads.discard(job.thread)
             self._load -= 1
@@ -261,6 +306,18 @@ class Workers(Generic[C]):
             stopped.set()
         return True
 
+    @contextmanager
+    def _unhurried(self, job: _Job[C, object]) -> Iterator[None]:
+        with self._lock:
+            if job.thread not in self._threads:
+                raise Overdue("it has been given up")
+            began, job.began = job.began, math.inf
+        entered = time.monotonic()
+        try:
+            yield
+        finally:
+            job.began = began + time.monotonic() - entered
+
     def _done(self, job: _Job[C, object]) -> bool:
         """Hand back a job; return whether its thread still has its place."""
         with self._lock:
@@ -270,7 +327,7 @@ class Workers(Generic[C]):
             self._load -= 1
             awaited = not job.abandoned
         if awaited:
-            self._notify(job.done.set)
+            job.tell()
         return True
 
     def _serve(self) -> None:
@@ -301,6 +358,7 @@ class Workers(Generic[C]):
                 job = self._jobs.get()
                 if job is None:
                     return False
+                _current.unhurried = partial(self._unhurried, job)
                 job.do(context)
                 if not self._done(job):
                     return False  # it has been replaced

@@ -71,7 +71,7 @@ class BridgeDriver(NetworkDriver):
         self._ports = event.ports
         self._direct = event.allow_direct_routing
         self._mark = f"cnm:{event.controller}"
-        return Capability()
+        return Capability(planned=True)
 
     @hookimpl
     async def cnm_network_requested(self, event: NetworkRequested) -> Requirements:

@@ -63,7 +63,7 @@ class PTPDriver(NetworkDriver):
         self._kernel = event.kernel
         self._firewall = event.firewall
         self._mark = f"cnm:{event.controller}"
-        return Capability()
+        return Capability(planned=True)
 
     @hookimpl
     async def cnm_network_requested(self, event: NetworkRequested) -> Requirements:

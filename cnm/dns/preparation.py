@@ -42,6 +42,7 @@ class Preparation:
     :ivar base: the same, if it is known then
     :ivar listeners: sockets that have been made, in place of those that there were
     :ivar state: what there is afterwards
+    :ivar done: whether all of it is done
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Preparation:
         self.state: State = state
         self.base: list[str] | None = base
         self.listeners: tuple[Listeners, ...] = ()
+        self.done: bool = False
         self._host = host
 
     @property
@@ -101,6 +103,7 @@ class Preparation:
                 listeners.close()
             self.listeners = ()
             raise
+        self.done = True
 
     def _write(self, sockets: Sockets, sandbox: SandboxSockets, state: State) -> State:
         files = Files(self.situation.directory)

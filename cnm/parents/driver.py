@@ -141,7 +141,7 @@ class ParentDriver(NetworkDriver, ABC, Generic[O]):
         """Keep the controller's kernel."""
         self._kernel = event.kernel
         self._owner = f"cnm:{event.controller}:"
-        return Capability(connectivity=Scope.GLOBAL)
+        return Capability(connectivity=Scope.GLOBAL, planned=True)
 
     @hookimpl
     async def cnm_network_requested(self, event: NetworkRequested) -> Requirements:

@@ -67,11 +67,15 @@ class Store(ABC):
     #: are given 60 seconds each.
     prompt: ClassVar[bool] = False
 
+    #: Whether it has :meth:`write`.
+    writes: ClassVar[bool] = False
+
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         # what another class says of its transactions holds for those only
-        if "transaction" in cls.__dict__ and "prompt" not in cls.__dict__:
-            cls.prompt = False
+        if "transaction" in cls.__dict__:
+            cls.prompt = cls.__dict__.get("prompt", False)
+            cls.writes = cls.__dict__.get("writes", False)
 
     @abstractmethod
     async def open(self) -> None:
@@ -105,6 +109,15 @@ class Store(ABC):
         :raises StoreConflict: if a record has another version than the one expected
         :raises StoreError: if the changes cannot be written
         """
+
+    def write(self, *changes: Put | Delete) -> None:
+        """Do as :meth:`transaction` does, in a thread that may be kept waiting.
+
+        A store that has it (:attr:`writes`) saves most operations two thread trips:
+        what is done in the kernel and what is recorded of it are one trip then. It may
+        be called from several threads at once.
+        """
+        raise NotImplementedError
 
     async def put(
         self, key: str, value: Mapping[str, JSON], *, durable: bool = False

@@ -63,9 +63,7 @@ class PatientThread:
         :raises GaveUp: if it takes too long, or if something that took too long has
             not come to an end yet
         """
-        if self._late is not None and not self._late.ended:
-            raise GaveUp
-        attempt = Attempt()
+        attempt = self._attempt()
         try:
             return await self._workers.run(
                 lambda context: attempt.make(work), self._seconds, attempt.decide
@@ -73,6 +71,22 @@ class PatientThread:
         except Overdue:
             self._late = attempt
             raise GaveUp from None
+
+    def wait(self, work: Callable[[Attempt], T]) -> T:
+        """Do as :meth:`do` does, for another thread. Blocks."""
+        attempt = self._attempt()
+        try:
+            return self._workers.call(
+                lambda context: attempt.make(work), self._seconds, attempt.decide
+            )
+        except Overdue:
+            self._late = attempt
+            raise GaveUp from None
+
+    def _attempt(self) -> Attempt:
+        if self._late is not None and not self._late.ended:
+            raise GaveUp
+        return Attempt()
 
     async def end(self, work: Callable[[], object]) -> None:
         """Have something done after all that has been begun, and end the thread.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -40,6 +40,7 @@ class SQLiteStore(Store):
 
     persistent: ClassVar[bool] = True
     prompt: ClassVar[bool] = True
+    writes: ClassVar[bool] = True
 
     def __init__(
         self, path: str | os.PathLike[str], *, timeout: float = TIMEOUT
@@ -96,16 +97,27 @@ class SQLiteStore(Store):
         """Make all of the changes, or none of them."""
         await self._run(lambda attempt: self._journal.write(changes, attempt))
 
+    def write(self, *changes: Put | Delete) -> None:
+        """Make all of the changes, or none of them, while another thread waits."""
+        with self._patiently() as thread:
+            thread.wait(lambda attempt: self._journal.write(changes, attempt))
+
     async def _end_thread(self) -> None:
         if self._thread is not None:
             thread, self._thread = self._thread, None
             await thread.end(self._journal.close)
 
     async def _run(self, work: Callable[[Attempt], T]) -> T:
+        with self._patiently() as thread:
+            return await thread.do(work)
+
+    @contextmanager
+    def _patiently(self) -> Iterator[PatientThread]:
+        """Say so if the thread takes too long."""
         if self._thread is None:
             raise StoreError(f"store {self._path} is not open")
         try:
-            return await self._thread.do(work)
+            yield self._thread
         except GaveUp:
             raise StoreError(
                 f"store {self._path}: the disk has not answered within"

@@ -21,7 +21,7 @@ import errno
 import os
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -33,7 +33,7 @@ from ..dns import files
 from ..errors import DriverError, ForbiddenError, NetlinkError, StoreError
 from ..linux import NetlinkSocket, Request, namespaces, sysctl
 from ..plugins import Driver
-from ..store import Store
+from ..store import Delete, Put, Store
 
 Kind: TypeAlias = Literal["kernel", "file", "store", "driver"]
 
@@ -189,6 +189,8 @@ def _changes(walk: Walk) -> Iterator[Any]:
     for kind in _stores():
         if "transaction" in kind.__dict__:
             yield patch.object(kind, "transaction", _counted_store(walk, kind))
+        if "write" in kind.__dict__:
+            yield patch.object(kind, "write", _counted_write(walk, kind))
     hook = Driver.call
 
     @wraps(hook)
@@ -232,12 +234,26 @@ def _counted_store(walk: Walk, kind: type[Store]) -> Callable[..., Awaitable[Non
     original = kind.transaction
 
     @wraps(original)
-    async def counted(self: Store, *changes: Any) -> None:
-        keys = ", ".join(f"{type(it).__name__} {it.key}" for it in changes)
-        with walk.step("store", keys):
+    async def counted(self: Store, *changes: Put | Delete) -> None:
+        with walk.step("store", _keys(changes)):
             await original(self, *changes)
 
     return counted
+
+
+def _counted_write(walk: Walk, kind: type[Store]) -> Callable[..., None]:
+    original = kind.write
+
+    @wraps(original)
+    def counted(self: Store, *changes: Put | Delete) -> None:
+        with walk.step("store", _keys(changes)):
+            original(self, *changes)
+
+    return counted
+
+
+def _keys(changes: Sequence[Put | Delete]) -> str:
+    return ", ".join(f"{type(it).__name__} {it.key}" for it in changes)
 
 
 def _stores() -> Iterator[type[Store]]:

@@ -16,6 +16,7 @@ from cnm.driver import (
     Address,
     AddressReleased,
     AddressRequested,
+    Capability,
     CNMError,
     Difference,
     EndpointJoined,
@@ -226,6 +227,19 @@ class NeverAnswers(Sound):
         return None
 
 
+class ActsAgainstItsPlans(Sound):
+    @hookimpl
+    async def cnm_driver_loaded(self, event: Any) -> Any:
+        self.kernel = event.kernel
+        return Capability(planned=True)
+
+    @hookimpl
+    async def cnm_endpoint_joined(self, event: EndpointJoined) -> JoinInfo:
+        name = f"bk{event.endpoint.network.id[:12]}"
+        await self.kernel.run(lambda s: s.route.call(set_link(name=name, up=True)))
+        return await super().cnm_endpoint_joined(event)
+
+
 #: Each with the rule that it breaks, and a word of what its author is told.
 NETWORK: list[tuple[Callable[[], object], str, str]] = [
     (LeavesTheBridge, "life", "left behind"),
@@ -240,6 +254,7 @@ NETWORK: list[tuple[Callable[[], object], str, str]] = [
     (BreaksOnOptions, "hostile options", "'mtu'"),
     (PublishesNothing, "ports", "80/tcp"),
     (NeverAnswers, "deadline", "no answer after"),
+    (ActsAgainstItsPlans, "planned", "endpoint.joined did this itself: set link"),
 ]
 
 

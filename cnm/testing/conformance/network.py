@@ -24,7 +24,6 @@ from ...events import (
     DriverEvent,
     EndpointDeleted,
     EndpointLeft,
-    EndpointPublished,
     LeaveInfo,
     NetworkCreated,
     NetworkDeleted,
@@ -32,6 +31,7 @@ from ...events import (
 from ...types import JSON
 from .. import faults
 from ..stepping import Stepped
+from .promises import planned, publishes
 from .recording import recorded
 from .report import ConformanceError, Violation, violation
 from .subject import NAME, Subject, clear, left_behind, settled
@@ -264,25 +264,6 @@ async def _hostile_options(subject: Subject) -> Found:
             yield f"after options that were refused: {found}"
 
 
-async def _ports(subject: Subject) -> Found:
-    """Publish a port, if the driver says that it does so."""
-    async with subject.controller() as controller:
-        driver = await controller._services.driver(NAME)
-        if not driver.handles(EndpointPublished):
-            return
-        network = await subject.network(controller)
-        endpoint = await network.connect(
-            await subject.sandbox(controller), ports=["80/tcp"]
-        )
-        ports = {(it.container_port, it.proto) for it in endpoint.ports}
-        if ports != {(80, "tcp")}:
-            yield f"endpoint.published was asked for 80/tcp, and returned {ports}"
-        await endpoint.leave()
-        if endpoint.ports:
-            yield "ports stay published when the endpoint has left"
-        await clear(controller)
-
-
 Rule = Callable[[Subject], Found]
 RULES: Mapping[str, tuple[Rule, str]] = {
     "life": (
@@ -333,8 +314,12 @@ RULES: Mapping[str, tuple[Rule, str]] = {
         ),
     ),
     "ports": (
-        _ports,
+        publishes,
         "implement endpoint.published and endpoint.unpublished fully, or neither",
+    ),
+    "planned": (
+        planned,
+        "leave all changes for endpoints to plans, or do without Capability(planned=)",
     ),
 }
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 from unittest.mock import patch
 
 from ...events import DriverEvent
 from ...plugins import Driver
+from ..faults import Point
 
 E = TypeVar("E", bound=DriverEvent[Any])
 
@@ -83,3 +84,20 @@ def recorded() -> Iterator[Recording]:
 
     with patch.object(Driver, "call", noted):
         yield recording
+
+
+@contextmanager
+def within(points: Sequence[Point]) -> Iterator[list[tuple[str, Point]]]:
+    """Return the points that are passed within handlers, each with its event's name."""
+    passed: list[tuple[str, Point]] = []
+    call = Driver.call
+
+    async def watched(self: Driver, hook: str, event: Any) -> Any:
+        before = len(points)
+        try:
+            return await call(self, hook, event)
+        finally:
+            passed.extend((event.name, point) for point in points[before:])
+
+    with patch.object(Driver, "call", watched):
+        yield passed

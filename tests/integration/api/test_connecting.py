@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 
 import anyio
 import anyio.to_thread
 import pytest
 
 import cnm
-from cnm.driver import EndpointCreated, EndpointState, hookimpl
+from cnm.driver import (
+    Capability,
+    DriverLoaded,
+    EndpointCreated,
+    EndpointJoined,
+    EndpointState,
+    JoinInfo,
+    hookimpl,
+)
 from cnm.linux import Placement
+from cnm.store import Delete, Put
 from cnm.testing.fakes import MAC
 
 from .fakes import FakeDriver
@@ -79,3 +90,110 @@ async def test_who_cannot_be_connected_has_never_been() -> None:
             *("endpoint.created", "endpoint.joined", "endpoint.left"),
             *("endpoint.deleted", "endpoint.created", "endpoint.joined"),
         ]
+
+
+class Noting(cnm.SQLiteStore):
+    """Notes which operations are under way.
+
+    :ivar refuses: what the keys begin with that cannot be written
+    """
+
+    writes = True
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.intents: list[str] = []
+        self.refuses = "/"
+
+    async def transaction(self, *changes: Put | Delete) -> None:
+        await super().transaction(*changes)
+        self._note(changes)
+
+    def write(self, *changes: Put | Delete) -> None:
+        if any(it.key.startswith(self.refuses) for it in changes):
+            raise cnm.StoreError("disk full")
+        super().write(*changes)
+        self._note(changes)
+
+    def _note(self, changes: Iterable[Put | Delete]) -> None:
+        for change in changes:
+            if change.key.startswith("intent/"):
+                deed = change.key.rpartition("/")[2]
+                if isinstance(change, Put):
+                    self.intents.append(deed)
+                else:
+                    self.intents.remove(deed)
+
+
+class Planned(Prompt):
+    """Says that its plans change everything; notes the intents that are recorded."""
+
+    promise = True
+
+    def __init__(self, store: Noting) -> None:
+        super().__init__()
+        self.go_on.set()
+        self._store = store
+        self.handled: list[list[str]] = []
+        self.planned: list[list[str]] = []
+
+    @hookimpl
+    async def cnm_driver_loaded(self, event: DriverLoaded) -> Capability:
+        return Capability(planned=self.promise)
+
+    @hookimpl
+    async def cnm_endpoint_joined(self, event: EndpointJoined) -> JoinInfo:
+        self.handled.append([*self._store.intents])
+        return await super().cnm_endpoint_joined(event)
+
+    def plug(self, placement: Placement) -> None:
+        self.planned.append([*self._store.intents])
+        super().plug(placement)
+
+
+class Unplanned(Planned):
+    promise = False
+
+
+@pytest.mark.parametrize("driver", [Planned, Unplanned])
+async def test_the_intent_is_there_before_anything_is_changed(
+    tmp_path: Path, driver: type[Planned]
+) -> None:
+    store = Noting(tmp_path / "cnm.db")
+    fake = driver(store)
+    async with running(fake, store) as controller:
+        network = await controller.create_network("net", "fake", subnets=[SUBNET])
+        sandbox = await controller.create_sandbox("box")
+        await network.connect(sandbox)
+        endpoint = await network.create_endpoint("later")
+        await network.disconnect(sandbox)
+        await endpoint.join(sandbox)
+        intents = [["endpoint.connect"], ["endpoint.join"]]
+        assert fake.planned == intents
+        assert fake.handled == ([[], []] if fake.promise else intents)
+        await sandbox.delete()
+        await network.delete(force=True)
+
+
+async def test_a_record_that_cannot_be_written(tmp_path: Path) -> None:
+    """The interface that the plan has made goes again, and the intent as well."""
+    store = Noting(tmp_path / "cnm.db")
+    fake = Planned(store)
+    async with running(fake, store) as controller:
+        network = await controller.create_network("net", "fake", subnets=[SUBNET])
+        sandbox = await controller.create_sandbox("box")
+        store.refuses = "sandbox/"
+        with pytest.raises(cnm.StoreError, match="disk full"):
+            await controller.create_sandbox("other")
+        store.refuses = "endpoint/"
+        with pytest.raises(cnm.StoreError, match="disk full"):
+            await network.connect(sandbox)
+        store.refuses = "/"
+        assert store.intents == []
+        assert "10.9.0." not in await anyio.Path(sandbox.hosts_path).read_text()
+        assert (network.endpoints, controller.sandboxes) == ((), (sandbox,))
+        assert await controller.check() == ()
+        await network.connect(sandbox)
+        assert sandbox.endpoints[0].interface == "fake0"
+        await sandbox.delete()
+        await network.delete(force=True)

@@ -9,9 +9,11 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from cnm import SQLiteStore, StoreError
+from cnm import Controller, SQLiteStore, StoreError
 from cnm.store import Put
 from tests.integration.system_calls import Faults
+
+from .conftest import forget_table
 
 SHORT = 0.2
 NO_ANSWER = r"the disk has not answered within 0\.2 seconds; what was asked for"
@@ -158,3 +160,42 @@ async def test_cancelling_while_it_hangs(path: Path, faults: Faults) -> None:
     await store.open()
     assert await store.get("a") is None
     await store.close()
+
+
+async def test_a_thread_that_waits_is_told_as_well(path: Path, faults: Faults) -> None:
+    store = SQLiteStore(path, timeout=SHORT)
+    await store.open()
+    await faults.install(store)
+    faults.hang()
+    for _ in range(2):  # the second one at once
+        with pytest.raises(StoreError, match=NO_ANSWER):
+            await anyio.to_thread.run_sync(store.write, Put("a", {}))
+    faults.go_on()
+    with anyio.fail_after(5):
+        while True:
+            try:
+                assert await store.get("a") is None
+                break
+            except StoreError:
+                await anyio.sleep(0.001)
+    await store.close()
+
+
+async def test_a_disk_is_not_taken_for_a_driver(path: Path, faults: Faults) -> None:
+    """A plan is not given up because the disk takes longer than a driver may."""
+    store = SQLiteStore(path)
+    async with Controller(store=store, driver_timeout=SHORT) as controller:
+        network = await controller.create_network("front")
+        box = await controller.create_sandbox("box")
+        await faults.install(store)
+        faults.hang()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(network.connect, box)
+            await anyio.to_thread.run_sync(faults.wait_until_it_hangs)
+            await anyio.sleep(2 * SHORT)
+            assert box.endpoints == ()
+            faults.go_on()
+        assert await controller.check() == ()
+        await network.delete(force=True)
+        await box.delete()
+        await forget_table(controller)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from cnm import JSON, InvalidError, MemoryStore, SQLiteStore, StoreConflict, StoreError
@@ -143,3 +144,28 @@ async def test_what_is_no_store(tmp_path: Path) -> None:
 def test_a_timeout_is_a_positive_number(timeout: float) -> None:
     with pytest.raises(InvalidError, match="timeout: expected seconds, more than 0"):
         SQLiteStore("s.db", timeout=timeout)
+
+
+async def test_writing_in_a_thread(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "s.db")
+    with pytest.raises(StoreError, match="is not open"):
+        store.write(Put("a", {}))
+    await store.open()
+    await anyio.to_thread.run_sync(store.write, Put("a", {"v": 1}), Put("b", {}))
+    with pytest.raises(StoreConflict):
+        await anyio.to_thread.run_sync(store.write, Delete("a"), Put("b", {}, 7))
+    assert [(r.key, r.value) for r in await store.scan("")] == [
+        ("a", {"v": 1}),
+        ("b", {}),
+    ]
+    await store.close()
+
+
+def test_what_a_store_says_holds_for_its_own_transactions() -> None:
+    class Counting(SQLiteStore):
+        async def transaction(self, *changes: Put | Delete) -> None:
+            await super().transaction(*changes)
+
+    assert (SQLiteStore.prompt, SQLiteStore.writes) == (True, True)
+    assert (Counting.prompt, Counting.writes) == (False, False)
+    assert not MemoryStore.writes
