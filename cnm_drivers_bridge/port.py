@@ -124,8 +124,7 @@ class Port:
                 set_link(name=self.name, up=False, group=REAP_GROUP),
             )
         except NetlinkError as exc:
-            gone = (errno.ENODEV, errno.ENOENT)
-            if any(error.errno not in gone for error in (exc, *exc.others)):
+            if exc.errno != errno.ENODEV:
                 raise
 
 

@@ -5,6 +5,7 @@ Constants: include/uapi/linux/neighbour.h, rtnetlink.h.
 
 from __future__ import annotations
 
+from errno import ENODEV, ENOENT
 from socket import AF_INET, AF_INET6
 from typing import TYPE_CHECKING
 
@@ -58,11 +59,11 @@ def set_neighbour(
 
 
 def delete_neighbour(index: int, address: IPAddress) -> Request:
-    """Make a link forget a neighbour."""
+    """Make a link forget a neighbour. No error if it knows nothing of it."""
     body = NEIGHBOUR.pack(_family(address), index, 0, 0, 0)
     body += attribute(_NDA_DST, address.packed)
     words = ("delete neighbour", address, "of link", index)
-    return Request(RTM_DELNEIGH, 0, body, words)
+    return Request(RTM_DELNEIGH, 0, body, words, ignores=(ENOENT, ENODEV))
 
 
 def set_fdb(index: int, mac: str, *, destination: IPAddress | None = None) -> Request:

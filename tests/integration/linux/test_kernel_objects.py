@@ -315,6 +315,8 @@ def test_neighbours(host: Namespace, address: IPv4Address | IPv6Address) -> None
     assert neighbours(host, family)[address.packed] == (PEER_MAC, 4)
     host.route.call(delete_neighbour(40, address))
     assert neighbours(host, family).get(address.packed, ("", 0))[0] == ""
+    other = type(address)(int(address) + 1)
+    host.route.call(delete_neighbour(40, other), delete_neighbour(41, address))
 
 
 def test_forwarding_database_of_a_bridge(host: Namespace) -> None:
