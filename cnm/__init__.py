@@ -3,7 +3,8 @@
 General layout:
 
 - Users begin with :class:`Controller` (``controller``), and get networks, endpoints and
-  sandboxes from it (``network``, ``endpoint``, ``sandbox``).
+  sandboxes from it (``network``, ``endpoint``, ``sandbox``). ``running`` does its work;
+  that is imported when the first controller starts (``lifecycle``).
 - What they ask for is checked in ``requests``, with ``validation``.
 - ``events`` says what happens; drivers handle events (``hookspecs``, ``plugins``) and
   everybody else subscribes to them (``bus``). ``driver`` is what driver authors import.
@@ -15,10 +16,11 @@ This module, ``cnm.driver``, ``cnm.linux``, ``cnm.firewall``, ``cnm.ports``,
 ``cnm.options`` and ``cnm.testing`` are the public API; other modules may move.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from .bus import Subscription
 from .controller import Controller
-from .dns import NamePolicy, NameStatistics
-from .endpoint import Endpoint
 from .errors import (
     ActiveEndpointsError,
     ActiveSandboxError,
@@ -78,17 +80,13 @@ from .events import (
     SandboxDeleted,
     SandboxEvent,
 )
-from .network import Network
 from .plugins import DriverInfo, DriverRegistry
 from .reports import Difference, Restored, RestoreReport
-from .sandbox import Sandbox
-from .service_records import ServiceRecords
 from .store import (
     Delete,
     MemoryStore,
     Put,
     Record,
-    SQLiteStore,
     Store,
 )
 from .types import (
@@ -108,6 +106,14 @@ from .types import (
     ServiceRecord,
     TransportPort,
 )
+
+if TYPE_CHECKING:
+    from .dns import NamePolicy, NameStatistics
+    from .endpoint import Endpoint
+    from .network import Network
+    from .sandbox import Sandbox
+    from .service_records import ServiceRecords
+    from .store.sqlite import SQLiteStore
 
 __version__ = "0.1.0"
 __all__ = [
@@ -202,3 +208,27 @@ __all__ = [
     "UnavailableError",
     "__version__",
 ]
+
+#: Where the names are that need what works on the kernel, or on files. That takes as
+#: long to import as all the rest: it comes with the first who uses them, or with the
+#: first controller that starts.
+_LATER = {
+    "Endpoint": ".endpoint",
+    "NamePolicy": ".dns",
+    "NameStatistics": ".dns",
+    "Network": ".network",
+    "SQLiteStore": ".store.sqlite",
+    "Sandbox": ".sandbox",
+    "ServiceRecords": ".service_records",
+}
+
+if not TYPE_CHECKING:  # who checks types sees the names above, and no others
+
+    def __getattr__(name: str) -> object:
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_LATER[name], __name__), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

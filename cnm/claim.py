@@ -8,11 +8,17 @@ import logging
 import os
 import stat
 import tempfile
-import uuid
 from contextlib import suppress
 
 from .errors import ConflictError, KernelError, StoreError
-from .linux import Kernel, Sockets, dump_links, namespaces, parse_link
+from .linux import (
+    Kernel,
+    Sockets,
+    choose_id,
+    dump_links,
+    namespaces,
+    parse_link,
+)
 from .records import CONTROLLER
 from .settings import Settings
 from .store import Put, Store
@@ -128,7 +134,7 @@ async def _identity(store: Store) -> str:
         return ""
     if record := await store.get(_IDENTITY):
         return str(record.value["id"])
-    identity = uuid.uuid4().hex
+    identity = choose_id()
     await store.transaction(Put(_IDENTITY, {"id": identity}, durable=True))
     return identity
 

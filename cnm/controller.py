@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Literal, Self, TypeVar, overload
 
 import anyio
+import anyio.to_thread
 
-from . import creation, lifecycle
 from .bus import Subscription
 from .errors import (
     ForbiddenError,
     InvalidError,
 )
-from .events import (
-    Event,
-    NetworkCreated,
-    SandboxCreated,
-)
-from .network import Network
+from .events import Event
 from .plugins import DriverRegistry
 from .requests import network_request, sandbox_request
-from .sandbox import Sandbox
-from .services import Services
-from .settings import check_settings
+from .settings import Settings, check_settings
 from .store import Store
 from .types import (
     JSON,
@@ -37,8 +29,21 @@ from .types import (
 from .upkeep import Upkeep
 from .validation import shown
 
+if TYPE_CHECKING:
+    from .network import Network
+    from .running import Running
+    from .sandbox import Sandbox
+    from .services import Services
+
 E = TypeVar("E", bound=Event)
-_logger = logging.getLogger(__name__)
+
+
+def _prepare(settings: Settings) -> AbstractAsyncContextManager[Running]:
+    # what works on the kernel takes as long to import as all the rest of cnm: who only
+    # imports cnm does not wait for it, and the event loop goes on meanwhile
+    from . import lifecycle
+
+    return lifecycle.running(settings)
 
 
 class Controller(Upkeep, anyio.AsyncContextManagerMixin):
@@ -134,32 +139,36 @@ class Controller(Upkeep, anyio.AsyncContextManagerMixin):
             driver_timeout=driver_timeout,
         )
         self._name = self._settings.name
-        self._running: Services | None = None
+        self._running: Running | None = None
 
     def __repr__(self) -> str:
         if self._running is None:
             return f"<Controller {self._name!r}, not running>"
-        networks, sandboxes = self._running.networks, self._running.sandboxes
         return (
-            f"<Controller {self._name!r}: {len(networks)} networks, "
-            f"{len(sandboxes)} sandboxes>"
+            f"<Controller {self._name!r}: {len(self.networks)} networks, "
+            f"{len(self.sandboxes)} sandboxes>"
         )
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
         try:
-            async with lifecycle.running(self._settings) as self._running:
+            starting = await anyio.to_thread.run_sync(_prepare, self._settings)
+            async with starting as self._running:
                 yield self
         finally:
             self._running = None
 
     @property
-    def _services(self) -> Services:
+    def _work(self) -> Running:
         if self._running is None:
             raise ForbiddenError(
                 f"controller {self._name!r} is not running: use it in 'async with'"
             )
         return self._running
+
+    @property
+    def _services(self) -> Services:
+        return self._work.services
 
     @property
     def name(self) -> str:
@@ -250,7 +259,7 @@ class Controller(Upkeep, anyio.AsyncContextManagerMixin):
         :raises ForbiddenError: if parameters do not go with config_only or config_from
         :raises DriverError: if the driver fails
         """
-        services = self._services
+        work = self._work
         request = network_request(
             name,
             driver=driver,
@@ -269,21 +278,7 @@ class Controller(Upkeep, anyio.AsyncContextManagerMixin):
             config_only=config_only,
             config_from=config_from,
         )
-        if request.problems:
-            raise InvalidError(*await creation.all_problems(services, request))
-        if request.config_from:
-            request = creation.configured(services, request)
-        with services.networks.reserve(request.name):
-            make = (
-                creation.create_configuration
-                if config_only
-                else creation.create_network
-            )
-            created = Network(services, *await make(services, request))
-            services.networks.add(created)
-            services.names.serve(created.info)
-        services.bus.publish(NetworkCreated(network=created.info))
-        return created
+        return await work.create_network(request)
 
     async def create_sandbox(
         self,
@@ -320,7 +315,7 @@ class Controller(Upkeep, anyio.AsyncContextManagerMixin):
         :raises InvalidError: with everything that is wrong with the parameters
         :raises NameConflict: if there is a sandbox of the name
         """
-        services = self._services
+        work = self._work
         request = sandbox_request(
             name,
             hostname=hostname,
@@ -333,13 +328,7 @@ class Controller(Upkeep, anyio.AsyncContextManagerMixin):
             bound_to=bound_to,
             labels=labels,
         )
-        with services.sandboxes.reserve(request.name):
-            await services.turns.take()
-            info = await creation.create_sandbox(services, request)
-            created = Sandbox(services, info, request)
-            services.sandboxes.add(created)
-        services.bus.publish(SandboxCreated(sandbox=created.info))
-        return created
+        return await work.create_sandbox(request)
 
     @overload
     def subscribe(

@@ -47,6 +47,7 @@ from .linux.removals import Removals
 from .network import Network
 from .plugins import DriverRegistry
 from .ports import PortMapper, Proxy
+from .running import Running
 from .sandbox import Sandbox
 from .services import Services
 from .settings import Settings
@@ -78,7 +79,7 @@ def _default_pools() -> tuple[AddressPool, ...]:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncGenerator[Services]:
+async def running(settings: Settings) -> AsyncGenerator[Running]:
     """Run a controller while the block lasts."""
     error: BaseException | None = None
     failures: list[Exception] = []
@@ -92,7 +93,7 @@ async def running(settings: Settings) -> AsyncGenerator[Services]:
             for event in (*restore.events(services.report), started):
                 services.bus.publish(event)
             try:
-                yield services
+                yield Running(services)
             except anyio.get_cancelled_exc_class():
                 raise
             except BaseException as exc:

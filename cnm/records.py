@@ -11,8 +11,7 @@ from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from types import MappingProxyType
 from typing import Any, cast
 
-from .ports import specs
-from .requests import SandboxRequest
+from .requests import SandboxRequest, specs
 from .types import (
     JSON,
     EndpointInfo,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from . import diagnosis, garbage, inspection, repair
-from .dns import NameStatistics
 from .errors import InvalidError
 from .reports import Difference, RestoreReport
-from .sandbox import Sandbox
-from .services import Services
 from .types import EndpointInfo, Finding, SandboxInfo
 from .validation import shown
+
+if TYPE_CHECKING:
+    from .dns import NameStatistics
+    from .running import Running
+    from .sandbox import Sandbox
 
 
 class Upkeep(ABC):
@@ -20,18 +22,18 @@ class Upkeep(ABC):
 
     @property
     @abstractmethod
-    def _services(self) -> Services:
-        """The parts of the controller, while it runs."""
+    def _work(self) -> Running:
+        """What does the controller's work, while it runs."""
 
     @property
     def restored(self) -> RestoreReport:
         """What the controller found when it started, and what it did about it."""
-        return self._services.report
+        return self._work.services.report
 
     @property
     def name_statistics(self) -> NameStatistics:
         """What the programs of all sandboxes have asked the resolvers so far."""
-        return self._services.names.statistics
+        return self._work.services.names.statistics
 
     async def diagnose(self) -> tuple[Finding, ...]:
         """Look for what keeps traffic from flowing, and say what to do about it.
@@ -40,7 +42,7 @@ class Upkeep(ABC):
 
         :return: what was found, errors first; nothing if all is well
         """
-        return await diagnosis.diagnose(self._services)
+        return await self._work.diagnose()
 
     async def check(self) -> tuple[Difference, ...]:
         """Compare what the controller knows with what the kernel has.
@@ -52,7 +54,7 @@ class Upkeep(ABC):
 
         :return: what is not as it should be
         """
-        return await inspection.check(self._services)
+        return await self._work.check()
 
     async def repair(self) -> tuple[Difference, ...]:
         """Put right whatever :meth:`check` finds.
@@ -65,7 +67,7 @@ class Upkeep(ABC):
 
         :return: what was found, and whether it has been mended
         """
-        return await repair.repair(self._services)
+        return await self._work.repair()
 
     async def gc(
         self, live: Iterable[Sandbox | str]
@@ -81,12 +83,7 @@ class Upkeep(ABC):
         :raises SandboxNotFound: if a sandbox to keep does not exist; nothing is removed
         :raises TeardownError: if something failed on the way; the rest is removed
         """
-        services = self._services
+        work = self._work
         if isinstance(live, str):
             raise InvalidError(f"live: expected a list, not {shown(live)}")
-        keep = [
-            services.sandboxes.find(it) if isinstance(it, str) else it for it in live
-        ]
-        for sandbox in keep:
-            services.require_sandbox(sandbox)
-        return await garbage.collect(services, keep)
+        return await work.collect(live)

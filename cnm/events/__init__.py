@@ -10,12 +10,10 @@ returns is part of the event's type: ``DriverEvent[JoinInfo]``.
 
 from __future__ import annotations
 
-from ..ports import PublishInfo
+from ..answers import JoinInfo, LeaveInfo, PublishInfo
 from .base import (
     DriverEvent,
     Event,
-    JoinInfo,
-    LeaveInfo,
 )
 from .ipam import (
     AddressReleased,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from ..ports import PublishInfo
+from ..answers import JoinInfo, LeaveInfo, PublishInfo
 from ..reports import Difference, RestoreReport
 from ..types import (
     JSON,
@@ -21,7 +21,7 @@ from ..types import (
     Requirements,
     SandboxInfo,
 )
-from .base import DriverEvent, Event, JoinInfo, LeaveInfo
+from .base import DriverEvent, Event
 
 if TYPE_CHECKING:
     from ..firewall import Firewall

@@ -7,11 +7,11 @@ the :class:`Proxy` serve what the kernel cannot translate.
 
 from __future__ import annotations
 
+from ..answers import PublishInfo
+from ..requests.specs import conflicts, parse_exposed, parse_ports
 from .mapper import PortMapper
-from .plans import PublishInfo
 from .proxy import Proxy
 from .publication import Publication
-from .specs import conflicts, parse_exposed, parse_ports
 
 __all__ = [
     "PortMapper",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from .places import HostPort, overlap
+from ..requests.specs import overlap
+from .places import HostPort
 
 if TYPE_CHECKING:
     from ..types import EndpointInfo, IPAddress, Proto

@@ -6,7 +6,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from .plans import PublishInfo, Withdrawing, publish
+from ..answers import PublishInfo
+from .plans import Withdrawing, publish
 from .publication import (
     LOOPBACK6,
     UNSPECIFIED6,

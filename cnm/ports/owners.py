@@ -7,7 +7,7 @@ from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, NamedTuple
 
-from .places import overlap
+from ..requests.specs import overlap
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -48,10 +48,3 @@ def are_both_families(places: Places) -> bool:
         and [(it.address.version, it.address.is_unspecified) for it in places]
         == [(4, True), (6, True)]
     )
-
-
-def overlap(one: IPAddress, other: IPAddress) -> bool:
-    """Tell whether a port cannot be taken at both of two addresses of the host."""
-    if one.version != other.version:
-        return False
-    return one == other or one.is_unspecified or other.is_unspecified

@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import NoAvailablePort
 from ..linux.forgetter import forget_now
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from ..linux import Sockets
     from ..linux.forgetter import Forgetter, Port
     from ..types import PortBinding
     from .publication import Host, Publication
     from .translation import Translation
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PublishInfo:
-    """What is to be done in the kernel to publish ports, or to take them back.
-
-    It costs no thread trip of its own where the core has something to do there, too.
-
-    :ivar plan: blocking function that does all of it or nothing, and returns all
-        bindings that the endpoint then has; the core runs it in a worker thread
-    :ivar done: is called in the event loop when the plan has succeeded
-    """
-
-    plan: Callable[[Sockets], tuple[PortBinding, ...]]
-    done: Callable[[], object] | None = None
 
 
 def publish(

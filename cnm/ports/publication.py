@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, TypeAlias
 
+from ..requests.specs import PROTOCOLS, overlap
 from ..types import EndpointInfo, IPAddress, PortBinding, PortRequest, Proto
-from .places import overlap
-from .specs import PROTOCOLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from ..requests.specs import overlap
 from .claim import Claim, Registry
 from .holding import Holding
 from .ledger import Owner, owner_of
-from .places import HostPort, host_port, overlap
+from .places import HostPort, host_port
 from .publication import groups, open_ports
 from .sockets import listen
 

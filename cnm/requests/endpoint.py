@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .. import validation as check
-from ..ports import specs
 from ..types import JSON, IPAddress, IPInterface, PortRequest, TransportPort
 from ..validation import Faults
+from . import specs
 from .ports import all_exposed, flat, parse_requests
 
 #: libnetwork's netlabels that stand for a parameter of an endpoint.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TypeVar
 
 from ..errors import ConflictError, PortNotFound
-from ..ports import specs
 from ..types import PortBinding, PortRequest, TransportPort
 from ..validation import Faults
+from . import specs
 
 T = TypeVar("T")
 

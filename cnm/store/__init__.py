@@ -1,7 +1,9 @@
-"""Stores: where a controller keeps its journal."""
+"""Stores: where a controller keeps its journal.
+
+That in an SQLite file is in ``sqlite``.
+"""
 
 from .base import Delete, Put, Record, Store
 from .memory import MemoryStore
-from .sqlite import SQLiteStore
 
-__all__ = ["Delete", "MemoryStore", "Put", "Record", "SQLiteStore", "Store"]
+__all__ = ["Delete", "MemoryStore", "Put", "Record", "Store"]

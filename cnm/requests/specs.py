@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from .. import validation
 from ..types import IPAddress, PortRequest, Proto, TransportPort
 from ..validation import shown
-from .places import overlap
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -238,3 +237,10 @@ def _checked(request: PortRequest) -> PortRequest:
         )
     except (ValueError, TypeError) as exc:
         raise type(exc)(f"{shown(request)}: {exc}") from None
+
+
+def overlap(one: IPAddress, other: IPAddress) -> bool:
+    """Tell whether a port cannot be taken at both of two addresses of the host."""
+    if one.version != other.version:
+        return False
+    return one == other or one.is_unspecified or other.is_unspecified
