@@ -1,4 +1,4 @@
-"""What drivers answer with when the kernel is to be changed."""
+"""What drivers say of themselves, and of what is to be changed in the kernel."""
 
 from __future__ import annotations
 
@@ -6,11 +6,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .types import IPAddress, Route
+from .types import IPAddress, Route, Scope
 
 if TYPE_CHECKING:
     from .linux import Placement, Sockets
     from .types import PortBinding
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Capability:
+    """What a network driver is able to do.
+
+    :ivar scope: how far its networks reach
+    :ivar connectivity: how far traffic on its networks reaches, if further
+    :ivar planned: whether its handlers of endpoints' events change nothing for the
+        endpoint outside of the process, and leave that to the plans that they return.
+        The intent to join is then recorded in the trip that makes the interface
+    """
+
+    scope: Scope = Scope.LOCAL
+    connectivity: Scope = Scope.LOCAL
+    planned: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

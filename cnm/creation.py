@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 from types import NoneType
 
-from . import allocation, interfaces, naming
+from . import allocation, naming, sandbox_plans
 from .dns import Preparation
 from .errors import CNMError, DriverError, InvalidError, KernelError, NetworkNotFound
 from .events import (
@@ -224,10 +224,10 @@ async def create_sandbox(services: Services, request: SandboxRequest) -> Sandbox
             "sandbox.create", identity, intent, planned=True
         ) as operation:
             run, directory = services.kernel.run, situation.directory
-            operation.push(run, interfaces.drop_files, directory)
+            operation.push(run, sandbox_plans.drop_files, directory)
             await run(_make, key, request.netns, files, operation, made)
             if not naming.is_shared(services, info):
-                operation.push(run, interfaces.drop_namespace, key)
+                operation.push(run, sandbox_plans.drop_namespace, key)
             await operation.commit(made)
     services.names.adopt(files)
     return info
@@ -248,7 +248,7 @@ def _make(
         operation.commit_now(made)
 
     operation.begin_now()
-    interfaces.make_sandbox(sockets, key, netns, finish)
+    sandbox_plans.make_sandbox(sockets, key, netns, finish)
 
 
 async def _bind(services: Services, info: SandboxInfo) -> int:

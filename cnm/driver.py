@@ -21,6 +21,7 @@ from .errors import (
 from .events import (
     AddressReleased,
     AddressRequested,
+    Capability,
     DriverLoaded,
     EndpointCreated,
     EndpointDeleted,
@@ -55,7 +56,6 @@ from .types import (
     JSON,
     Address,
     AddressPool,
-    Capability,
     EndpointInfo,
     EndpointState,
     IPAddress,

@@ -18,6 +18,7 @@ import pluggy
 from .events import (
     AddressReleased,
     AddressRequested,
+    Capability,
     DriverLoaded,
     EndpointCreated,
     EndpointDeleted,
@@ -44,7 +45,6 @@ from .reports import Difference
 from .types import (
     JSON,
     Address,
-    Capability,
     EndpointState,
     NetworkState,
     Pool,

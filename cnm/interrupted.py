@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias, cast
 
-from . import allocation, interfaces, leaving, naming, publishing
+from . import allocation, interfaces, leaving, naming, publishing, sandbox_plans
 from .dns import undo_redirection
 from .endpoint import Endpoint
 from .errors import CNMError
@@ -85,12 +85,12 @@ def _drop_sandbox(
     sockets: Sockets, info: SandboxInfo, directory: str, shared: bool, adopted: bool
 ) -> None:
     """Plan: remove what there is of a sandbox."""
-    interfaces.drop_files(sockets, directory)
+    sandbox_plans.drop_files(sockets, directory)
     if shared:
         return
     if adopted and interfaces.is_there(info.key):
         undo_redirection(sockets, info.key)
-    interfaces.drop_namespace(sockets, info.key)
+    sandbox_plans.drop_namespace(sockets, info.key)
 
 
 def _recorded(services: Services, value: Value) -> tuple[Driver, EndpointInfo] | None:

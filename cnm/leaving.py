@@ -9,7 +9,7 @@ from functools import partial
 from types import NoneType
 from typing import TYPE_CHECKING
 
-from . import allocation, interfaces, naming, publishing
+from . import allocation, interfaces, naming, publishing, sandbox_plans
 from .dns import undo_redirection
 from .errors import EndpointNotFound, KernelError, StoreError, TeardownError
 from .events import (
@@ -272,12 +272,14 @@ async def _take_down(
         await services.reaper.reap()
     key = "" if naming.is_shared(services, sandbox.info) else sandbox.key
     try:
-        await run(interfaces.destroy, key, plans, left, directory)
+        await run(sandbox_plans.destroy, key, plans, left, directory)
     except Exception as exc:
         failures.append(exc)
         if isinstance(exc, KernelError) and exc.errno == errno.ETIMEDOUT:
             # a driver's plan hangs; what is ours is removed all the same
-            await services.kernel.run(interfaces.destroy, key, [close], (), directory)
+            await services.kernel.run(
+                sandbox_plans.destroy, key, [close], (), directory
+            )
     services.reaper.forget(sandbox.key)
     if endpoints:
         services.reaper.want()

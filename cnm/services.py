@@ -13,7 +13,7 @@ from .bus import Bus
 from .directory import Directory
 from .dns import Names, name_servers
 from .errors import DriverError, InvalidError, KernelError, SandboxNotFound
-from .events import DriverEvent, DriverFailed, DriverLoaded, JoinInfo
+from .events import Capability, DriverEvent, DriverFailed, DriverLoaded, JoinInfo
 from .firewall import Firewall, admit
 from .journal import Journal
 from .linux import HostRoutes, Kernel, Monitor, Sockets
@@ -27,7 +27,7 @@ from .reports import RestoreReport
 from .rollback import Rollback
 from .store import Store
 from .turns import Turns
-from .types import AddressPool, Capability, EndpointInfo, IPNetwork
+from .types import AddressPool, EndpointInfo, IPNetwork
 from .validation import shown
 
 if TYPE_CHECKING:

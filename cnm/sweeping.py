@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
-from . import interfaces, naming
+from . import naming, sandbox_plans
 from .errors import CNMError
 from .findings import Findings
 from .linux import (
@@ -38,7 +38,7 @@ def sweep(sockets: Sockets, services: Services, findings: Findings) -> None:
     mine = {naming.directory(services, it.info) for it in services.sandboxes}
     for name in os.listdir(f"{services.run_dir}/files"):
         if (files := f"{services.run_dir}/files/{name}") not in mine:
-            interfaces.drop_files(sockets, files)
+            sandbox_plans.drop_files(sockets, files)
     strays = stray_links(sockets, services)
     for link in strays:
         if link.group not in (REAP_GROUP, REAP_SINGLY_GROUP):  # or it is known of

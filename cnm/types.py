@@ -302,22 +302,6 @@ class Route:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Capability:
-    """What a network driver is able to do.
-
-    :ivar scope: how far its networks reach
-    :ivar connectivity: how far traffic on its networks reaches, if further
-    :ivar planned: whether its handlers of endpoints' events change nothing for the
-        endpoint outside of the process, and leave that to the plans that they return.
-        The intent to join is then recorded in the trip that makes the interface
-    """
-
-    scope: Scope = Scope.LOCAL
-    connectivity: Scope = Scope.LOCAL
-    planned: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Requirements:
     """What a driver needs for a network that has been asked for.
 

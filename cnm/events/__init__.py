@@ -10,7 +10,7 @@ returns is part of the event's type: ``DriverEvent[JoinInfo]``.
 
 from __future__ import annotations
 
-from ..answers import JoinInfo, LeaveInfo, PublishInfo
+from ..answers import Capability, JoinInfo, LeaveInfo, PublishInfo
 from .base import (
     DriverEvent,
     Event,
@@ -54,6 +54,7 @@ from .model import (
 __all__ = [
     "AddressReleased",
     "AddressRequested",
+    "Capability",
     "ControllerEvent",
     "ControllerStarted",
     "ControllerStopped",

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from ..answers import JoinInfo, LeaveInfo, PublishInfo
+from ..answers import Capability, JoinInfo, LeaveInfo, PublishInfo
 from ..reports import Difference, RestoreReport
 from ..types import (
     JSON,
-    Capability,
     EndpointInfo,
     EndpointState,
     IPAddress,

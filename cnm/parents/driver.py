@@ -11,6 +11,7 @@ from typing import ClassVar, Generic, TypeVar, cast
 
 from ..errors import ConflictError, InvalidError, KernelError, NetlinkError
 from ..events import (
+    Capability,
     DriverLoaded,
     EndpointCreated,
     EndpointInspected,
@@ -39,7 +40,6 @@ from ..options import NoOptions, parse_options
 from ..reports import Difference
 from ..types import (
     JSON,
-    Capability,
     EndpointInfo,
     EndpointState,
     IPAddress,
