@@ -22,7 +22,6 @@ async def create(
 ) -> Endpoint:
     """Create an endpoint: all, or nothing."""
     with network.directory.reserve(request.name):
-        await services.turns.take()
         info = await creation.create_endpoint(services, driver, network.info, request)
         created = Endpoint(services, network, driver, info)
         network.directory.add(created)
@@ -40,7 +39,6 @@ async def connect(
     """Create an endpoint, and join it to a sandbox: all, or nothing."""
     if driver.is_prompt(EndpointCreated):
         with network.directory.reserve(request.name):
-            await services.turns.take()
             return await _at_once(services, network, driver, request, sandbox)
     created = await create(services, network, driver, request)
     async with Rollback() as rollback:

@@ -316,6 +316,7 @@ class Controller(Upkeep, anyio.AsyncContextManagerMixin):
         :raises NameConflict: if there is a sandbox of the name
         """
         work = self._work
+        await work.services.turns.take()
         request = sandbox_request(
             name,
             hostname=hostname,

@@ -214,6 +214,7 @@ class Network:
         :raises NetworkNotFound: if the network has been deleted
         :raises UnavailableError: if it has a :attr:`fault`
         """
+        await self._services.turns.take()
         driver, request = self._asked(
             name,
             address=address,
@@ -260,6 +261,7 @@ class Network:
 
         :param name: name of the endpoint; the sandbox's name if empty
         """
+        await self._services.turns.take()
         self._services.require_sandbox(sandbox)
         driver, request = self._asked(
             name or sandbox.name,

@@ -47,7 +47,6 @@ class Running:
         """Create a sandbox, or leave nothing of it."""
         services = self.services
         with services.sandboxes.reserve(request.name):
-            await services.turns.take()
             info = await creation.create_sandbox(services, request)
             created = Sandbox(services, info, request)
             services.sandboxes.add(created)
