@@ -113,9 +113,9 @@ class Store(ABC):
     def write(self, *changes: Put | Delete) -> None:
         """Do as :meth:`transaction` does, in a thread that may be kept waiting.
 
-        A store that has it (:attr:`writes`) saves most operations two thread trips:
-        what is done in the kernel and what is recorded of it are one trip then. It may
-        be called from several threads at once.
+        With a store that has it (:attr:`writes`), what is done in the kernel to create
+        a sandbox or to join, and what is recorded of it, are one thread trip in place
+        of three. It may be called from several threads at once.
         """
         raise NotImplementedError
 
