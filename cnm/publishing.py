@@ -325,7 +325,9 @@ class _Restoring:
             role = NOTHING
         elif self._publishing is not None:
             ports = self._publishing.done()
-        change = change_of(endpoint, sandbox, role, replace(info, ports=ports))
+        if ports != info.ports:
+            info = replace(info, ports=ports)
+        change = change_of(endpoint, sandbox, role, info)
         if change.gone or change.new:
             await services.journal.write(change.record())
         endpoint.note(change)

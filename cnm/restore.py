@@ -73,14 +73,7 @@ async def restore(services: Services) -> RestoreReport:
     await services.kernel.run(adopt_forwarding, services.firewall)
     for record in _by_age(await services.store.scan(SANDBOX)):
         await _restore_sandbox(services, record.value, findings)
-    endpoints = sorted(await services.store.scan(ENDPOINT), key=_order)
-    joined = _by_network(it for it in endpoints if _is_joined(services, it))
-    known: dict[str, EndpointInfo] = {}
-    for record in _by_age(await services.store.scan(NETWORK)):
-        mine = joined.get(str(record.value["id"]), ())
-        known |= await _restore_network(services, record.value, mine, findings)
-    for record in endpoints:
-        await _restore_endpoint(services, record.value, known, findings)
+    await _restore_networks(services, findings)
     damages = await _look_inside(services)
     published = ((sandbox.info, sandbox.members()) for sandbox in services.sandboxes)
     await publishing.restore(services, published, findings)
@@ -106,24 +99,6 @@ def events(report: RestoreReport) -> Iterator[Event]:
 
 def _by_age(records: tuple[Record, ...]) -> list[Record]:
     return sorted(records, key=lambda record: str(record.value["created"]))
-
-
-def _order(record: Record) -> tuple[int, str]:
-    """Sort endpoints in the order of joining, then of creation."""
-    attachment = cast("dict[str, int] | None", record.value["attachment"])
-    order = attachment["order"] if attachment else 0
-    return order, str(record.value["created"])
-
-
-def _by_network(records: Iterable[Record]) -> Mapping[str, Sequence[Record]]:
-    found: dict[str, list[Record]] = {}
-    for record in records:
-        found.setdefault(str(record.value["network"]), []).append(record)
-    return found
-
-
-def _is_joined(services: Services, record: Record) -> bool:
-    return services.sandboxes.get(joined_to(record.value)) is not None
 
 
 # --- sandboxes ------------------------------------------------------------------------
@@ -159,6 +134,28 @@ async def _bind_again(services: Services, info: SandboxInfo, since: int) -> None
 
 
 # --- networks -------------------------------------------------------------------------
+
+
+async def _restore_networks(services: Services, findings: Findings) -> None:
+    """Restore networks, and then all endpoints, in the order of joining."""
+    endpoints = sorted(await services.store.scan(ENDPOINT), key=_order)
+    joined: dict[str, list[Record]] = {}
+    for record in endpoints:
+        if services.sandboxes.get(joined_to(record.value)):
+            joined.setdefault(str(record.value["network"]), []).append(record)
+    known: dict[str, EndpointInfo] = {}
+    for record in _by_age(await services.store.scan(NETWORK)):
+        mine = joined.get(str(record.value["id"]), ())
+        known |= await _restore_network(services, record.value, mine, findings)
+    for record in endpoints:
+        await _restore_endpoint(services, record.value, known, findings)
+
+
+def _order(record: Record) -> tuple[int, str]:
+    """Sort endpoints in the order of joining, then of creation."""
+    attachment = cast("dict[str, int] | None", record.value["attachment"])
+    order = attachment["order"] if attachment else 0
+    return order, str(record.value["created"])
 
 
 async def _restore_network(
