@@ -122,19 +122,17 @@ class Driver:
         handler = self._hooks.get(hook)
         if handler is None:
             return None
-        scope = anyio.CancelScope()
         try:
             if hook in self._prompt:
                 return await handler(event)
-            with anyio.fail_after(self._timeout) as scope:
+            with anyio.move_on_after(self._timeout):
                 return await handler(event)
         except CNMError:
             raise
         except Exception as exc:
-            reason: object = exc
-            if isinstance(exc, TimeoutError) and scope.cancelled_caught:
-                reason = f"no answer after {self._timeout:g} s"
-            raise DriverError(self.name, event.name, reason) from exc
+            raise DriverError(self.name, event.name, exc) from exc
+        reason = f"no answer after {self._timeout:g} s"
+        raise DriverError(self.name, event.name, reason)
 
     async def demand(self, event: DriverEvent[R], kind: type[R]) -> R:
         """Have the driver handle an event whose result is mandatory.
