@@ -26,6 +26,8 @@ from .linux import (
     parse_link,
     parse_route,
 )
+from .linux.links import parse_alias
+from .linux.netlink import Message
 from .network import Network
 from .reports import Difference
 from .sandbox import Sandbox
@@ -106,10 +108,10 @@ def examine(
 
 
 def _examine(sandbox: SandboxSockets, each: Expected) -> Iterator[Damage]:
-    link = _link(sandbox.route, each)
-    if link is None:
+    found = _find(sandbox.route, each)
+    if found is None:
         yield _gone(each)
-    elif not link.up:
+    elif not parse_link(found).up:
         problem = f"its interface {each.interface} is down"
         yield Damage(info=each.info, problem=problem)
     else:
@@ -120,7 +122,7 @@ def missing(
     sandbox: SandboxSockets, interfaces: Sequence[Expected]
 ) -> tuple[Damage, ...]:
     """Plan: return which interfaces are gone from a sandbox."""
-    return tuple(_gone(it) for it in interfaces if _link(sandbox.route, it) is None)
+    return tuple(_gone(it) for it in interfaces if _find(sandbox.route, it) is None)
 
 
 def _gone(each: Expected) -> Damage:
@@ -128,15 +130,15 @@ def _gone(each: Expected) -> Damage:
     return Damage(info=each.info, problem=problem, gone=True)
 
 
-def _link(route: NetlinkSocket, each: Expected) -> Link | None:
+def _find(route: NetlinkSocket, each: Expected) -> Message | None:
     """Return an interface; None if it is gone, or another one has its index."""
     try:
-        link = parse_link(route.call(get_link(each.index))[0])
+        found = route.call(get_link(each.index))[0]
     except NetlinkError as exc:
         if exc.errno != errno.ENODEV:
             raise
         return None
-    return link if link.alias in ("", each.mark) else None
+    return found if parse_alias(found) in ("", each.mark) else None
 
 
 def _configuration(sandbox: SandboxSockets, each: Expected) -> Iterator[Damage]:
