@@ -337,7 +337,8 @@ async def _publish_together(
     services: Services, driver: Driver, some: Sequence[_Restoring]
 ) -> None:
     """Publish by way of several endpoints of one driver in as few trips as possible."""
-    # a plan that hangs is to be noticed in time, and those before it do not count
+    # each plan has all of the time-out, or nearly; and a thread that comes back late
+    # from one that hangs goes no further
     seconds = services.driver_timeout / 100
     while waiting := [it for it in some if it.waits]:
         try:
@@ -345,6 +346,7 @@ async def _publish_together(
                 driver, EndpointPublished, partial(_publish_some, waiting, seconds)
             )
         except DriverError as exc:
+            # the thread is at the last one still; the others are done, or wait
             for hanging in [it for it in waiting if it.begun][-1:]:
                 hanging.error = exc
 

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import partial
+from functools import partial, wraps
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -24,7 +26,7 @@ from cnm.driver import (
     PublishInfo,
     hookimpl,
 )
-from cnm.linux import Sockets
+from cnm.linux import Kernel, NetlinkSocket, Sockets
 
 from .fakes import FakeDriver
 from .test_restore import remove_all
@@ -198,4 +200,47 @@ async def test_ports_that_are_taken_fail_alone(path: Path) -> None:
     async with Controller(store=SQLiteStore(path)) as controller:
         (network,) = controller.networks
         assert {it.name: it.ports for it in network.endpoints} == before
+    await remove_all(path)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How many trips to threads there have been, and how many netlink calls."""
+    counts: Counter[str] = Counter()
+    run, call = Kernel.run, NetlinkSocket.call
+
+    @wraps(run)
+    async def counted_run(*args: Any, **kwargs: Any) -> Any:
+        counts["trips"] += 1
+        return await run(*args, **kwargs)
+
+    @wraps(call)
+    def counted_call(*args: Any, **kwargs: Any) -> Any:
+        counts["calls"] += 1
+        return call(*args, **kwargs)
+
+    monkeypatch.setattr(Kernel, "run", counted_run)
+    monkeypatch.setattr(NetlinkSocket, "call", counted_call)
+    return counts
+
+
+async def test_what_one_more_sandbox_costs_a_start(
+    path: Path, counted: Counter[str]
+) -> None:
+    """No trip to a thread, and one look at its interface."""
+    found = []
+    for more in (1, 20):
+        async with Controller(store=SQLiteStore(path)) as controller:
+            if not controller.networks:
+                await controller.create_network("front", subnets=["10.9.0.0/24"])
+            network = controller.network("front")
+            first = len(controller.sandboxes)
+            for number in range(first, first + more):
+                box = await controller.create_sandbox(f"box{number}")
+                await network.connect(box, ports=[f"{8000 + number}:80"])
+        counted.clear()
+        async with Controller(store=SQLiteStore(path)) as controller:
+            found.append(Counter(counted))
+            assert len(controller.sandboxes) == first + more
+    assert found[1] - found[0] == {"calls": 20}
     await remove_all(path)
