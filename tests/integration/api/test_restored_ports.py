@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import partial, wraps
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -207,14 +207,13 @@ async def test_ports_that_are_taken_fail_alone(path: Path) -> None:
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How many trips to threads there have been, and how many netlink calls."""
     counts: Counter[str] = Counter()
-    run, call = Kernel.run, NetlinkSocket.call
+    run: Any = Kernel.run
+    call: Any = NetlinkSocket.call
 
-    @wraps(run)
     async def counted_run(*args: Any, **kwargs: Any) -> Any:
         counts["trips"] += 1
         return await run(*args, **kwargs)
 
-    @wraps(call)
     def counted_call(*args: Any, **kwargs: Any) -> Any:
         counts["calls"] += 1
         return call(*args, **kwargs)
