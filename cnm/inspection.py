@@ -26,6 +26,8 @@ from .linux import (
     parse_link,
     parse_route,
 )
+from .linux.links import parse_alias
+from .linux.netlink import Message
 from .network import Network
 from .reports import Difference
 from .sandbox import Sandbox
@@ -94,43 +96,49 @@ def expected(services: Services, sandbox: Sandbox) -> tuple[Expected, ...]:
 
 
 def examine(
-    sockets: Sockets, key: str, interfaces: Sequence[Expected], *, links_only: bool
+    sockets: Sockets, key: str, interfaces: Sequence[Expected]
 ) -> tuple[Damage, ...]:
-    """Plan: return what is wrong in a sandbox.
-
-    :param links_only: whether only interfaces are looked for that are gone
-    """
+    """Plan: return what is wrong in a sandbox."""
     if not is_there(key):  # though sockets of ours may still be in it
         return (Damage(info=None, problem="its namespace is gone", gone=True),)
     with sockets.sandbox(key) as sandbox:
-        return tuple(_examine(sandbox, interfaces, links_only=links_only))
+        return tuple(
+            damage for each in interfaces for damage in _examine(sandbox, each)
+        )
 
 
-def _examine(
-    sandbox: SandboxSockets, interfaces: Sequence[Expected], *, links_only: bool
-) -> Iterator[Damage]:
-    route = sandbox.route
-    for each in interfaces:
-        link = _link(route, each.index)
-        if link is None or link.alias not in ("", each.mark):
-            problem = f"its interface {each.interface} is gone"
-            yield Damage(info=each.info, problem=problem, gone=True)
-        elif links_only:
-            continue
-        elif not link.up:
-            problem = f"its interface {each.interface} is down"
-            yield Damage(info=each.info, problem=problem)
-        else:
-            yield from _configuration(sandbox, each)
+def _examine(sandbox: SandboxSockets, each: Expected) -> Iterator[Damage]:
+    found = _find(sandbox.route, each)
+    if found is None:
+        yield _gone(each)
+    elif not parse_link(found).up:
+        problem = f"its interface {each.interface} is down"
+        yield Damage(info=each.info, problem=problem)
+    else:
+        yield from _configuration(sandbox, each)
 
 
-def _link(route: NetlinkSocket, index: int) -> Link | None:
+def missing(
+    sandbox: SandboxSockets, interfaces: Sequence[Expected]
+) -> tuple[Damage, ...]:
+    """Plan: return which interfaces are gone from a sandbox."""
+    return tuple(_gone(it) for it in interfaces if _find(sandbox.route, it) is None)
+
+
+def _gone(each: Expected) -> Damage:
+    problem = f"its interface {each.interface} is gone"
+    return Damage(info=each.info, problem=problem, gone=True)
+
+
+def _find(route: NetlinkSocket, each: Expected) -> Message | None:
+    """Return an interface; None if it is gone, or another one has its index."""
     try:
-        return parse_link(route.call(get_link(index))[0])
+        found = route.call(get_link(each.index))[0]
     except NetlinkError as exc:
         if exc.errno != errno.ENODEV:
             raise
         return None
+    return found if parse_alias(found) in ("", each.mark) else None
 
 
 def _configuration(sandbox: SandboxSockets, each: Expected) -> Iterator[Damage]:
@@ -159,16 +167,13 @@ def _addresses(sandbox: SandboxSockets, index: int) -> Iterator[LinkAddress]:
 
 
 def examine_all(
-    sockets: Sockets,
-    sandboxes: Sequence[tuple[Sandbox, tuple[Expected, ...]]],
-    *,
-    links_only: bool = False,
+    sockets: Sockets, sandboxes: Sequence[tuple[Sandbox, tuple[Expected, ...]]]
 ) -> list[tuple[Sandbox, Damage]]:
     """Plan: return what is wrong in several sandboxes."""
     return [
         (sandbox, damage)
         for sandbox, interfaces in sandboxes
-        for damage in examine(sockets, sandbox.key, interfaces, links_only=links_only)
+        for damage in examine(sockets, sandbox.key, interfaces)
     ]
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import chain, groupby, islice, starmap
 from types import NoneType
 from typing import TYPE_CHECKING, cast
 
@@ -12,6 +15,7 @@ from .errors import CNMError, DriverError, PortInUse
 from .events import EndpointPublished, EndpointUnpublished, PublishInfo
 from .findings import Findings
 from .linux import Sockets
+from .plugins import Driver
 from .roles import NOTHING, Change, Member, Role, change_of, due, published, roles
 from .rollback import Rollback
 from .services import Services
@@ -23,6 +27,9 @@ if TYPE_CHECKING:
     from .sandbox import Sandbox
 
 _logger = logging.getLogger(__name__)
+
+#: Endpoints that publish their ports in one trip to a thread, when a controller starts.
+_TOGETHER = 64
 
 
 class Publishing:
@@ -239,35 +246,123 @@ async def revoke(services: Services, sandbox: SandboxInfo, endpoint: Endpoint) -
 
 async def restore(
     services: Services,
-    sandbox: SandboxInfo,
-    members: Sequence[Member],
+    sandboxes: Iterable[tuple[SandboxInfo, Sequence[Member]]],
     findings: Findings,
 ) -> None:
-    """Publish again what was published before a restart.
+    """Publish again what endpoints of sandboxes published before a restart.
 
     A port that somebody has taken meanwhile is left out, and reported; it is tried
     again when the sandbox's ports change.
     """
+    due = chain.from_iterable(starmap(_formerly_published, sandboxes))
+    while together := tuple(islice(due, _TOGETHER)):
+        for each in together:
+            await each.prepare(services)
+        for handler, some in groupby(together, lambda it: it.endpoint.handler):
+            await _publish_together(services, handler, tuple(some))
+        for each in together:
+            await each.note(services, findings)
+
+
+def _formerly_published(
+    sandbox: SandboxInfo, members: Sequence[Member]
+) -> Iterator[_Restoring]:
     wanted = roles(members)
     for member in members:
         role = wanted.get(member.info.id, NOTHING)
-        if not role.requests:
-            continue
-        endpoint, info = member.endpoint, member.info
+        if role.requests:
+            yield _Restoring(sandbox, member, role)
+
+
+class _Restoring:
+    """The ports of an endpoint, while they are being published again.
+
+    :ivar begun: whether a thread has begun with it
+    """
+
+    def __init__(self, sandbox: SandboxInfo, member: Member, role: Role) -> None:
+        self.endpoint: Endpoint = member.endpoint
+        self.begun: bool = False
+        self.error: CNMError | None = None
+        self._sandbox = sandbox
+        self._info = member.info
+        self._role = role
+        self._publishing: Publishing | None = None
+
+    async def prepare(self, services: Services) -> None:
+        """Have the driver get ready."""
+        sandbox, endpoint, role = self._sandbox, self.endpoint, self._role
         try:
-            publishing = await _tell(services, sandbox, endpoint, info, role)
-            ports = await publishing.do()
-        except PortInUse as exc:
-            findings.add(info, "failed", f"not all ports are published: {exc}")
-            role = replace(role, requests=_without(role.requests, exc.ports))
-            ports = await _tell_or_warn(services, sandbox, endpoint, role)
+            self._publishing = await _tell(
+                services, sandbox, endpoint, self._info, role
+            )
         except CNMError as exc:
-            findings.add(info, "failed", f"its ports are not published: {exc}")
-            role, ports = NOTHING, ()
-        change = change_of(endpoint, sandbox, role, replace(info, ports=ports))
+            self.error = exc
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is something left for a thread to do."""
+        publishing = self._publishing
+        return not self.begun and publishing is not None and publishing.ports is None
+
+    def run(self, sockets: Sockets) -> None:
+        """Plan: publish, and keep the error if that fails."""
+        self.begun = True
+        try:
+            if self._publishing is not None:
+                self._publishing.run(sockets)
+        except CNMError as exc:
+            self.error = exc
+
+    async def note(self, services: Services, findings: Findings) -> None:
+        """Report, record and note what has become of it."""
+        sandbox, endpoint, info = self._sandbox, self.endpoint, self._info
+        role, error = self._role, self.error
+        ports: tuple[PortBinding, ...] = ()
+        if isinstance(error, PortInUse):
+            findings.add(info, "failed", f"not all ports are published: {error}")
+            role = replace(role, requests=_without(role.requests, error.ports))
+            ports = await _tell_or_warn(services, sandbox, endpoint, role)
+        elif error is not None:
+            findings.add(info, "failed", f"its ports are not published: {error}")
+            role = NOTHING
+        elif self._publishing is not None:
+            ports = self._publishing.done()
+        if ports != info.ports:
+            info = replace(info, ports=ports)
+        change = change_of(endpoint, sandbox, role, info)
         if change.gone or change.new:
             await services.journal.write(change.record())
         endpoint.note(change)
+
+
+async def _publish_together(
+    services: Services, driver: Driver, some: Sequence[_Restoring]
+) -> None:
+    """Publish by way of several endpoints of one driver in as few trips as possible."""
+    # each plan has all of the time-out, or nearly; and a thread that comes back late
+    # from one that hangs goes no further
+    seconds = services.driver_timeout / 100
+    while waiting := [it for it in some if it.waits]:
+        try:
+            await services.run(
+                driver, EndpointPublished, partial(_publish_some, waiting, seconds)
+            )
+        except DriverError as exc:
+            # the thread is at the last one still; the others are done, or wait
+            for hanging in [it for it in waiting if it.begun][-1:]:
+                hanging.error = exc
+
+
+def _publish_some(
+    waiting: Sequence[_Restoring], seconds: float, sockets: Sockets
+) -> None:
+    """Plan: publish by way of one endpoint after the other while there is time."""
+    end = time.monotonic() + seconds
+    for each in waiting:
+        each.run(sockets)
+        if time.monotonic() > end:
+            break
 
 
 async def _tell_or_warn(

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import lru_cache
-from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -32,6 +40,9 @@ NETWORK = "network/"
 ENDPOINT = "endpoint/"
 SANDBOX = "sandbox/"
 CONTROLLER = "controller/"
+
+#: Most mappings are empty: thousands of them would be looked at as possible garbage.
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,12 +69,28 @@ class Attachment:
 
 def frozen(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a mapping that cannot be changed."""
-    return MappingProxyType(dict(values))
+    return MappingProxyType(dict(values)) if values else _EMPTY
 
 
 @lru_cache(4096)  # the endpoints of a network have one gateway
 def _ip_address(text: str) -> IPAddress:
-    return ipaddress.ip_address(text)
+    if "%" in text:
+        return ipaddress.ip_address(text)
+    return IPv6Address(_number(text)) if ":" in text else IPv4Address(_number(text))
+
+
+def _number(address: str) -> int:
+    """Return an address as a number, in a third of the time that ipaddress takes."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return int.from_bytes(socket.inet_pton(family, address), "big")
+
+
+def _interface(text: str) -> IPInterface:
+    if "%" in text:
+        return ipaddress.ip_interface(text)
+    address, _, length = text.partition("/")
+    kind = IPv6Interface if ":" in address else IPv4Interface
+    return kind((_number(address), int(length)))
 
 
 def _address(value: Any) -> IPAddress | None:
@@ -251,11 +278,11 @@ def endpoint_info(record: Mapping[str, JSON], network: NetworkInfo) -> EndpointI
         name=value["name"],
         network=network,
         created=datetime.fromisoformat(value["created"]),
-        address=IPv4Interface(address) if address else None,
-        address6=IPv6Interface(address6) if address6 else None,
+        address=cast("IPv4Interface", _interface(address)) if address else None,
+        address6=cast("IPv6Interface", _interface(address6)) if address6 else None,
         mac=value["mac"],
         configured_mac=value["configured_mac"],
-        link_local=tuple(map(ipaddress.ip_interface, value["link_local"])),
+        link_local=tuple(map(_interface, value["link_local"])),
         aliases=tuple(value["aliases"]),
         links=frozen(value["links"]),
         port_requests=tuple(

@@ -25,11 +25,11 @@ from .services import Services
 from .types import NetworkState
 
 
-async def remake(services: Services, findings: Findings) -> None:
+async def remake(
+    services: Services, damages: Iterable[tuple[Sandbox, Damage]], findings: Findings
+) -> None:
     """Make interfaces again that are gone, when a controller starts."""
-    wanted = [(sandbox, expected(services, sandbox)) for sandbox in services.sandboxes]
-    examine = partial(examine_all, links_only=True)
-    for sandbox, damage in await services.kernel.run(examine, wanted):
+    for sandbox, damage in damages:
         endpoint = _endpoint(sandbox, damage)
         if endpoint is None:
             continue
@@ -140,8 +140,8 @@ async def _publish(services: Services, network: Network) -> None:
     joined = dict.fromkeys(endpoint.sandbox for endpoint in network.endpoints)
     for sandbox in filter(None, joined):
         async with sandbox.lock:
-            members = sandbox.members()
-            await publishing.restore(services, sandbox.info, members, Findings())
+            one = (sandbox.info, sandbox.members())
+            await publishing.restore(services, [one], Findings())
 
 
 async def _repair_sandbox(

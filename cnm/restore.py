@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import NoneType
 from typing import cast
@@ -23,7 +23,8 @@ from .events import (
 )
 from .findings import Findings
 from .firewall import adopt_forwarding
-from .linux import Sockets, namespaces
+from .inspection import Damage, Expected, expected, missing
+from .linux import SandboxSockets, Sockets, namespaces
 from .linux.lifelines import find_process
 from .network import Network
 from .plugins import Driver
@@ -72,20 +73,15 @@ async def restore(services: Services) -> RestoreReport:
     await services.kernel.run(adopt_forwarding, services.firewall)
     for record in _by_age(await services.store.scan(SANDBOX)):
         await _restore_sandbox(services, record.value, findings)
-    endpoints = sorted(await services.store.scan(ENDPOINT), key=_order)
-    for record in _by_age(await services.store.scan(NETWORK)):
-        mine = [it for it in endpoints if it.value["network"] == record.value["id"]]
-        await _restore_network(services, record.value, mine, findings)
-    for record in endpoints:
-        await _restore_endpoint(services, record.value, findings)
-    await _restore_names(services)
-    for sandbox in services.sandboxes:
-        await publishing.restore(services, sandbox.info, sandbox.members(), findings)
+    await _restore_networks(services, findings)
+    damages = await _look_inside(services)
+    published = ((sandbox.info, sandbox.members()) for sandbox in services.sandboxes)
+    await publishing.restore(services, published, findings)
     await interrupted.resolve(services, findings)
     gone = [Delete(SANDBOX + identity) for identity in findings.lost]
     if gone:
         await services.journal.write(*gone)
-    await repair.remake(services, findings)
+    await repair.remake(services, damages, findings)
     await services.kernel.run(services.firewall.rebuild)
     await services.admit()
     await services.kernel.run(sweep, services, findings)
@@ -103,13 +99,6 @@ def events(report: RestoreReport) -> Iterator[Event]:
 
 def _by_age(records: tuple[Record, ...]) -> list[Record]:
     return sorted(records, key=lambda record: str(record.value["created"]))
-
-
-def _order(record: Record) -> tuple[int, str]:
-    """Sort endpoints in the order of joining, then of creation."""
-    attachment = cast("dict[str, int] | None", record.value["attachment"])
-    order = attachment["order"] if attachment else 0
-    return order, str(record.value["created"])
 
 
 # --- sandboxes ------------------------------------------------------------------------
@@ -147,13 +136,41 @@ async def _bind_again(services: Services, info: SandboxInfo, since: int) -> None
 # --- networks -------------------------------------------------------------------------
 
 
+async def _restore_networks(services: Services, findings: Findings) -> None:
+    """Restore networks, and then all endpoints, in the order of joining."""
+    endpoints = sorted(await services.store.scan(ENDPOINT), key=_order)
+    joined: dict[str, list[Record]] = {}
+    for record in endpoints:
+        if services.sandboxes.get(joined_to(record.value)):
+            joined.setdefault(str(record.value["network"]), []).append(record)
+    known: dict[str, EndpointInfo] = {}
+    for record in _by_age(await services.store.scan(NETWORK)):
+        mine = joined.get(str(record.value["id"]), ())
+        known |= await _restore_network(services, record.value, mine, findings)
+    for record in endpoints:
+        await _restore_endpoint(services, record.value, known, findings)
+
+
+def _order(record: Record) -> tuple[int, str]:
+    """Sort endpoints in the order of joining, then of creation."""
+    attachment = cast("dict[str, int] | None", record.value["attachment"])
+    order = attachment["order"] if attachment else 0
+    return order, str(record.value["created"])
+
+
 async def _restore_network(
     services: Services,
     value: Mapping[str, JSON],
-    endpoints: Iterable[Record],
+    joined: Iterable[Record],
     findings: Findings,
-) -> None:
+) -> dict[str, EndpointInfo]:
+    """Have the driver take a network up again.
+
+    :param joined: its endpoints that are in sandboxes
+    :return: those, by id
+    """
     info, state = network_info(value), network_state(value)
+    endpoints = [endpoint_info(record.value, info) for record in joined]
     driver: Driver | None = None
     fault = ""
     if not info.config_only:
@@ -161,9 +178,8 @@ async def _restore_network(
             driver = await services.driver(info.driver)
             ipam = await services.ipam(info.ipam)
             await allocation.restore_network(ipam, info)
-            joined = _joined(services, info, endpoints)
             known = state
-            info, state = await _tell_restored(services, driver, info, state, joined)
+            info, state = await _tell_restored(services, driver, info, state, endpoints)
             if state.links != known.links:
                 findings.add(info, "remade", "it was gone from the kernel")
             else:
@@ -176,17 +192,7 @@ async def _restore_network(
     with services.networks.reserve(info.name):
         services.networks.add(Network(services, driver, info, state, fault=fault))
         services.names.serve(info)
-
-
-def _joined(
-    services: Services, network: NetworkInfo, endpoints: Iterable[Record]
-) -> tuple[EndpointInfo, ...]:
-    """Return the endpoints of a network that are in sandboxes."""
-    return tuple(
-        endpoint_info(record.value, network)
-        for record in endpoints
-        if services.sandboxes.get(joined_to(record.value))
-    )
+    return {endpoint.id: endpoint for endpoint in endpoints}
 
 
 async def _tell_restored(
@@ -194,9 +200,9 @@ async def _tell_restored(
     driver: Driver,
     info: NetworkInfo,
     state: NetworkState,
-    joined: tuple[EndpointInfo, ...],
+    joined: Iterable[EndpointInfo],
 ) -> tuple[NetworkInfo, NetworkState]:
-    event = NetworkRestored(network=info, endpoints=joined)
+    event = NetworkRestored(network=info, endpoints=tuple(joined))
     answer = await services.answer(driver, event, NetworkState, NoneType)
     if answer is None or answer == state:
         return info, state
@@ -210,7 +216,10 @@ async def _tell_restored(
 
 
 async def _restore_endpoint(
-    services: Services, value: Mapping[str, JSON], findings: Findings
+    services: Services,
+    value: Mapping[str, JSON],
+    known: Mapping[str, EndpointInfo],
+    findings: Findings,
 ) -> None:
     network = services.networks.get(str(value["network"]))
     if network is None or network.handler is None:
@@ -219,7 +228,10 @@ async def _restore_endpoint(
         )
         await services.journal.write(Delete(ENDPOINT + str(value["id"])))
         return
-    info, attachment = endpoint_info(value, network.info), attachment_of(value)
+    attachment = attachment_of(value)
+    info = known.get(str(value["id"])) or endpoint_info(value, network.info)
+    if info.network is not network.info:
+        info = replace(info, network=network.info)
     problem = network.fault or await _restore_addresses(services, info)
     sandbox = services.sandboxes.get(attachment.sandbox) if attachment else None
     if attachment is not None and sandbox is None:
@@ -241,7 +253,7 @@ async def _restore_endpoint(
         network.directory.add(endpoint)
     if attachment is not None and sandbox is not None:
         services.joins = max(services.joins, attachment.order)
-        sandbox.attach(endpoint)
+        sandbox.attach(endpoint, show=False)
 
 
 async def _tell_left(
@@ -271,24 +283,59 @@ async def _restore_addresses(services: Services, info: EndpointInfo) -> str:
     return ""
 
 
-# --- names ----------------------------------------------------------------------------
+# --- inside of sandboxes --------------------------------------------------------------
 
 
-async def _restore_names(services: Services) -> None:
-    """Have the resolvers of all sandboxes listen again."""
-    prepared = [services.names.prepare(it.situation()) for it in services.sandboxes]
-    await services.kernel.run(_prepare_names, prepared)
-    for each in prepared:
-        services.names.adopt(each)
-        services.names.show(each.situation)
-        for endpoint in each.situation.endpoints:
-            services.names.enter(each.situation.sandbox, endpoint)
+async def _look_inside(services: Services) -> list[tuple[Sandbox, Damage]]:
+    """Have the resolvers of all sandboxes listen again, and look for interfaces.
+
+    :return: the sandboxes whose interfaces are gone
+    """
+    visits = [
+        _Visit(it, expected(services, it), services.names.prepare(it.situation()))
+        for it in services.sandboxes
+    ]
+    await services.kernel.run(_visit, visits)
+    for visit in visits:
+        situation = visit.names.situation
+        services.names.adopt(visit.names)
+        services.names.show(situation)
+        for endpoint in situation.endpoints:
+            services.names.enter(situation.sandbox, endpoint)
+    return [(visit.sandbox, damage) for visit in visits for damage in visit.damages]
 
 
-def _prepare_names(sockets: Sockets, prepared: Iterable[Preparation]) -> None:
-    for each in prepared:
-        sandbox = each.situation.sandbox
+class _Visit:
+    """What is done in a sandbox while it is open.
+
+    :param interfaces: what should be there
+    :param names: makes the sockets of its resolver
+    :ivar damages: what is not there
+    """
+
+    def __init__(
+        self, sandbox: Sandbox, interfaces: Sequence[Expected], names: Preparation
+    ) -> None:
+        self.sandbox = sandbox
+        self.names = names
+        self.damages: Sequence[Damage] = ()
+        self._interfaces = interfaces
+
+    def make(self, sockets: Sockets, sandbox: SandboxSockets) -> None:
+        """Plan: look for the interfaces, and have the resolver listen."""
+        self.damages = missing(sandbox, self._interfaces)
         try:
-            interfaces.visit(sockets, sandbox.key, each.run)
+            self.names.run(sockets, sandbox)
         except (OSError, CNMError):
-            _logger.exception("sandbox %r has no resolver", sandbox.name)
+            _logger.exception("sandbox %r has no resolver", self.sandbox.name)
+
+
+def _visit(sockets: Sockets, visits: Iterable[_Visit]) -> None:
+    for visit in visits:
+        key = visit.sandbox.key
+        try:
+            interfaces.visit(sockets, key, visit.make)
+        except KernelError:
+            if interfaces.is_there(key):
+                raise
+            _logger.exception("sandbox %r has gone", visit.sandbox.name)

@@ -72,14 +72,12 @@ class Change:
     @property
     def gone(self) -> tuple[PortBinding, ...]:
         """The bindings that are no more."""
-        kept = set(self.info.ports)
-        return tuple(binding for binding in self.before if binding not in kept)
+        return _without(self.before, self.info.ports)
 
     @property
     def new(self) -> tuple[PortBinding, ...]:
         """The bindings that were not there before."""
-        known = set(self.before)
-        return tuple(binding for binding in self.info.ports if binding not in known)
+        return _without(self.info.ports, self.before)
 
     def record(self) -> Put:
         """Return what the store is to know."""
@@ -94,6 +92,15 @@ class Change:
             )
         if self.new:
             yield published(self.info, self.sandbox, self.role)
+
+
+def _without(
+    bindings: tuple[PortBinding, ...], others: tuple[PortBinding, ...]
+) -> tuple[PortBinding, ...]:
+    if bindings == others:  # to hash them takes much longer
+        return ()
+    known = set(others)
+    return tuple(binding for binding in bindings if binding not in known)
 
 
 def change_of(

@@ -16,6 +16,7 @@ from .linux import (
     dump_links,
     parse_link,
 )
+from .linux.links import parse_alias
 from .linux.reaper import delete_links
 from .services import Services
 
@@ -51,12 +52,9 @@ def sweep(sockets: Sockets, services: Services, findings: Findings) -> None:
 
 def stray_links(sockets: Sockets, services: Services) -> list[Link]:
     """Plan: return the links of ours that belong to nothing."""
-    marked = (
-        (link, *link.alias.rpartition(":")[::2])
-        for link in map(parse_link, sockets.route.dump(dump_links()))
-    )
-    return [
-        link
-        for link, mark, identity in marked
-        if mark == services.mark and not services.has_link(identity)
-    ]
+    found = []
+    for message in sockets.route.dump(dump_links()):
+        mark, _, identity = parse_alias(message).rpartition(":")
+        if mark == services.mark and not services.has_link(identity):
+            found.append(parse_link(message))
+    return found

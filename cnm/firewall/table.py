@@ -118,14 +118,14 @@ class Firewall:
         """
         with self._lock:
             change = _Change(self._elements, add, remove)
-            batch = Batch(self.table)
-            batch.delete_elements(change.removed.values())
-            batch.add_elements(change.added.values())
             if self._built:
-                self._commit(sockets, batch, change)
+                self._commit(sockets, change)
             change.apply()
 
-    def _commit(self, sockets: NftSockets, batch: Batch, change: _Change) -> None:
+    def _commit(self, sockets: NftSockets, change: _Change) -> None:
+        batch = Batch(self.table)
+        batch.delete_elements(change.removed.values())
+        batch.add_elements(change.added.values())
         try:
             if not self._commit_if_there(sockets, batch):
                 self._rebuild(sockets, change.wanted())

@@ -20,7 +20,7 @@ from .routes import (
     dump_routes,
     parse_route,
 )
-from .wire import LINK, NLM_F_APPEND, NLM_F_REPLACE
+from .wire import LINK, NLM_F_APPEND, NLM_F_REPLACE, ROUTE
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -129,6 +129,9 @@ class HostRoutes:
         routes = defaultdict(set)
         for version in (4, 6):
             for message in self._dumps.dump(dump_routes(version)):
+                # each link has routes in others, which are not worth the parsing
+                if ROUTE.unpack_from(message.body)[4] != RT_TABLE_MAIN:
+                    continue
                 route = parse_route(message)
                 if _counts(route):
                     routes[route.index].add(route)

@@ -149,7 +149,8 @@ def groups(publication: Publication, host: Host) -> tuple[PortGroup, ...]:
 
 def open_ports(publication: Publication) -> tuple[PortBinding, ...]:
     """Return the ports that are open under the endpoint's own, routed, addresses."""
-    if publication.endpoint.network.internal:
+    modes = (publication.mode4, publication.mode6)
+    if publication.endpoint.network.internal or "routed" not in modes:
         return ()
     found: dict[PortBinding, None] = {}
     for family in _families(publication):

@@ -10,6 +10,8 @@ import errno
 import socket
 from typing import TYPE_CHECKING
 
+from ..types import address_text
+
 if TYPE_CHECKING:
     from ..types import IPAddress, Proto
     from .places import HostPort
@@ -96,7 +98,7 @@ def _bind(
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
         # connections of the last owner, in state TIME-WAIT, are no obstacle
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, tcp or beside)
-        opened.bind((str(place.address), place.port))
+        opened.bind((address_text(place.address), place.port))
         if tcp:
             opened.listen(0)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
@@ -118,7 +120,7 @@ def listen(place: HostPort) -> socket.socket:
         listener.setblocking(False)
         if place.proto == "tcp":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((str(place.address), place.port))
+        listener.bind((address_text(place.address), place.port))
         if place.proto == "tcp":
             listener.listen(socket.SOMAXCONN)
     except BaseException:

@@ -105,7 +105,7 @@ class Translation:
                 raise
             claim.settle()
             self._note(endpoint.id, new, holding)
-            return bindings, change.outdated(known=frozenset(endpoint.ports))
+            return bindings, change.outdated(known=endpoint.ports)
 
     def withdraw(
         self, sockets: Sockets, endpoint_id: str, gone: Iterable[PortBinding] | None
@@ -197,7 +197,7 @@ class _Change:
         """Whether ports are to be reached by 127.0.0.1."""
         return any(map(_is_local, self.new.bindings))
 
-    def outdated(self, known: frozenset[PortBinding] = frozenset()) -> list[Port]:
+    def outdated(self, known: Collection[PortBinding] = ()) -> list[Port]:
         """Return the ports whose connections are to be looked at anew.
 
         Those to ports that have gone end. Of those to ports that have come, only UDP
@@ -205,7 +205,9 @@ class _Change:
 
         :param known: bindings that come back after a restart; theirs go on
         """
-        new = (it for it in self.came - known if it.proto == "udp")
+        new = {it for it in self.came if it.proto == "udp"}
+        if new:
+            new -= frozenset(known)
         ports: list[Port] = [
             _seen_by_clients(it) for it in (*new, *self.went) if it.host_port
         ]

@@ -61,7 +61,7 @@ class DataType:
         packed = self.encode(value)
         if packed is None:
             raise InvalidError(f"{value!r} is not of type {self.name}")
-        return packed.ljust(self.room, b"\0")
+        return packed.ljust((self.size + 3) & ~3, b"\0")  # its room
 
 
 def _interface(value: Value) -> bytes | None:

@@ -200,9 +200,7 @@ def _pack(
         )
     if len(fields) == 1:
         return fields[0].pack(values[0])[: fields[0].size]
-    return b"".join(
-        [field.pack(value) for field, value in zip(fields, values, strict=True)]
-    )
+    return b"".join(map(DataType.pack, fields, values))
 
 
 def _type_number(fields: tuple[DataType, ...]) -> int:

@@ -12,6 +12,7 @@ from ipaddress import (
     IPv4Address,
     IPv4Interface,
     IPv6Address,
+    IPv6Interface,
     ip_address,
     ip_interface,
     ip_network,
@@ -291,8 +292,11 @@ def test_records_come_back() -> None:
         network=info,
         created=info.created,
         address=IPv4Interface("10.9.0.5/24"),
+        address6=IPv6Interface("fd00::5/64"),
         mac="02:00:00:00:00:01",
-        link_local=(ip_interface("169.254.0.1/16"),),
+        link_local=tuple(
+            map(ip_interface, ("169.254.0.1/16", "fe80::1%eth0/64", "::ffff:0:1/128"))
+        ),
         aliases=("x",),
         gateway_priority=-3,
         interface_name="lan7",

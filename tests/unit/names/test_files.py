@@ -221,11 +221,17 @@ def test_a_reader_never_finds_part_of_a_file(
     assert read(files.hosts) == "base\nz\n"
 
 
-def test_a_file_that_somebody_has_filled_is_left_alone(files: Files) -> None:
-    content = "x" * (LARGEST + 1)
+@pytest.mark.parametrize("character", ["x", "\u00e4", "\N{GRINNING FACE}"])
+def test_a_file_that_somebody_has_filled_is_left_alone(
+    files: Files, character: str
+) -> None:
+    content = character * (LARGEST + 1)
     Path(files.hosts).write_text(content, encoding="utf-8")
     files.write_hosts(list, (), ["one"])
     assert read(files.hosts) == content
+    Path(files.hosts).write_text(content[1:], encoding="utf-8")
+    files.write_hosts(list, (), ["one"])
+    assert read(files.hosts) == f"{content[1:]}\none\n"
 
 
 def test_resolv_conf_is_ours_until_somebody_edits_it(files: Files) -> None:
