@@ -42,7 +42,9 @@ class JoinInfo:
     :ivar plan: blocking function that makes the link inside the sandbox, down, under
         the name and index of the placement it is given; the core runs it in a worker
         thread, directly before it sets addresses and routes. If it fails, or what
-        comes after it, the driver is told ``endpoint.left``
+        comes after it, the driver is told ``endpoint.left``. If the link is an end of a
+        veth pair whose other end is up in the controller's namespace, it returns the
+        index of that: the core waits until it carries packets
     :ivar no_interface: there is no link, and the sandbox is left as it is; it can be in
         no other network meanwhile
     :ivar gateway: next hop of the IPv4 default route, if this endpoint is chosen
@@ -57,7 +59,7 @@ class JoinInfo:
     """
 
     interface: str = ""
-    plan: Callable[[Placement], None] | None = None
+    plan: Callable[[Placement], int | None] | None = None
     no_interface: bool = False
     gateway: IPAddress | None = None
     gateway6: IPAddress | None = None

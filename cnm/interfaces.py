@@ -27,6 +27,7 @@ from .linux import (
     set_link,
     sysctl,
 )
+from .linux.carrier import other_end, wait_for_carrier
 from .types import IPAddress, IPInterface, Route
 
 #: Part of a plan: what is done in a sandbox.
@@ -129,17 +130,19 @@ def place(
         index = interface.index
         try:
             if join.plan is not None:
-                join.plan(
+                other = join.plan(
                     Placement(
                         sockets, sandbox.netns, sandbox.route, interface.name, index
                     )
                 )
             else:
-                index = _move(sockets, sandbox, join.interface, interface)
+                index, other = _move(sockets, sandbox, join.interface, interface)
             _write_sysctls(sockets, sandbox, interface)
             _configure(sandbox.route, index, interface, defaults)
             around.publish(sockets)
             finish(sockets, sandbox)
+            if other:  # by now it will most likely have noticed
+                wait_for_carrier(sockets.route, other)
             around.end(index)
         except BaseException:
             _bury(sandbox.route, index)
@@ -182,18 +185,22 @@ def _bring_up(index: int, interface: Interface) -> list[Request]:
 
 def _move(
     sockets: Sockets, sandbox: SandboxSockets, source: str, interface: Interface
-) -> int:
-    """Move a link that the driver has made into the sandbox, under its name there."""
-    link = parse_link(sockets.route.call(get_link(name=source))[0])
+) -> tuple[int, int]:
+    """Move a link that the driver has made into the sandbox, under its name there.
+
+    :return: its index there, and that of its other end in the controller's namespace
+    """
+    (found,) = sockets.route.call(get_link(name=source))
     sockets.route.call(
         set_link(
-            link.index,
+            parse_link(found).index,
             netns=sandbox.netns,
             rename=interface.name,
             mac=interface.mac,
         )
     )
-    return parse_link(sandbox.route.call(get_link(name=interface.name))[0]).index
+    (moved,) = sandbox.route.call(get_link(name=interface.name))
+    return parse_link(moved).index, other_end(found)
 
 
 def _write_sysctls(

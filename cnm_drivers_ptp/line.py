@@ -96,8 +96,11 @@ class Line:
             ]
         return tuple(found)
 
-    def plug(self, placement: Placement) -> None:
-        """Plan: make the veth pair, and the host's routes to the endpoint."""
+    def plug(self, placement: Placement) -> int:
+        """Plan: make the veth pair, and the host's routes to the endpoint.
+
+        :return: index of the host's end
+        """
         index = choose_index()
         route = placement.sockets.route
         route.call(
@@ -117,6 +120,7 @@ class Line:
         _ignore_advertisements(self.name, placement.sockets.procfs.path())
         route.call(*self._settings(index))
         self.firewall.update(placement.sockets, add=rules(self.name))
+        return index
 
     def _settings(self, index: int) -> list[Request]:
         """Return what makes a link the host's end."""

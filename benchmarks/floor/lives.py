@@ -22,6 +22,7 @@ from .packing import (
     change_link,
     default_route,
     hairpin,
+    look_at_link,
     new_link,
     no_address_generation,
     no_neighbour,
@@ -199,6 +200,17 @@ def hold(port: int) -> socket.socket:
 
 class BridgeLife(Life):
     """On a port of a bridge."""
+
+    def __init__(
+        self, host: Host, network: Network, position: int, *, names: bool, port: int = 0
+    ) -> None:
+        super().__init__(host, network, position, names=names, port=port)
+        self._looked = pack(look_at_link(self.other))
+
+    def join(self) -> None:
+        """Give the sandbox its interface; the kernel notices at once that it has."""
+        super().join()
+        self.host.route.send(self._looked, answers=2)
 
     def plugged(self) -> list[Request]:
         end, bridge = self.other, number(10, self.network.index)

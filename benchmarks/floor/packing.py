@@ -7,7 +7,7 @@ import socket
 import struct
 
 REQUEST, ACKNOWLEDGE, CREATE = 1, 4, 0x600
-NEW_LINK, NEW_ADDRESS, NEW_ROUTE, DELETE_NEIGHBOUR = 16, 20, 24, 29
+NEW_LINK, GET_LINK, NEW_ADDRESS, NEW_ROUTE, DELETE_NEIGHBOUR = 16, 18, 20, 24, 29
 _NESTED = 0x8000
 _SO_SNDBUFFORCE = 32
 
@@ -80,6 +80,11 @@ def change_link(index: int, *attributes: bytes, up: bool | None = None) -> Reque
     flags, mask = bool(up), up is not None
     head = struct.pack("=BxHiII", 0, 0, index, flags, mask)
     return NEW_LINK, 0, head + b"".join(attributes)
+
+
+def look_at_link(index: int) -> Request:
+    """Ask for a link, without its statistics: two answers."""
+    return GET_LINK, 0, struct.pack("=BxHiII", 0, 0, index, 0, 0) + number(29, 8)
 
 
 def alias() -> bytes:

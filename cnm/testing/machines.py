@@ -18,6 +18,7 @@ from ..linux import (
     namespaces,
     set_link,
 )
+from ..linux.carrier import wait_for_carrier
 
 T = TypeVar("T")
 
@@ -69,8 +70,9 @@ class Machine:
                 set_link(index, up=True),
                 *(add_address(index, ip_interface(it)) for it in addresses),
             )
-        self._links.append(index)
-        self.run(lambda: _configure(peer, self._addresses))
+            self._links.append(index)
+            self.run(lambda: _configure(peer, self._addresses))
+            wait_for_carrier(route, index)
 
     def run(self, function: Callable[[], T]) -> T:
         """Run a function in a thread that is on the machine."""

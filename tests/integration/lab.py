@@ -13,7 +13,8 @@ import selectors
 import socket
 import threading
 from abc import ABC, abstractmethod
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address, ip_interface
@@ -28,14 +29,16 @@ from cnm.linux import (
     add_route,
     add_veth,
     choose_index,
+    delete_link,
     namespaces,
     set_bridge_port,
     set_link,
     sysctl,
 )
+from cnm.linux.carrier import wait_for_carrier
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
 T = TypeVar("T")
@@ -182,7 +185,32 @@ class Namespace(Closing):
         if isolated:
             self.route.call(set_bridge_port(index, isolated=True))
         other.add_addresses(peer, *addresses)
+        wait_for_carrier(self.route, index)
         return index, peer
+
+
+@contextmanager
+def busy_kernel() -> Iterator[None]:
+    """Have others make and remove links all the time.
+
+    The kernel has to take turns with them to do what it does in the background, such as
+    to notice carriers: they wait already when it begins to.
+    """
+    over = threading.Event()
+
+    def keep_busy() -> None:
+        with Namespace("busy") as where:
+            while not over.is_set():
+                where.route.call(add_bridge("br0", index=9), delete_link(9))
+
+    with ThreadPoolExecutor() as pool:
+        others = [pool.submit(keep_busy) for _ in range(3)]
+        try:
+            yield
+        finally:
+            over.set()
+        for other in others:
+            other.result()
 
 
 def make_router(host: Namespace, *, filter_bridges: bool = False) -> None:

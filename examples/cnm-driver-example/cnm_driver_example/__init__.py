@@ -88,8 +88,8 @@ class ExampleDriver(NetworkDriver):
         """Say how the line is removed."""
         return LeaveInfo(plan=partial(_unplug, event.endpoint))
 
-    def _plug(self, endpoint: EndpointInfo, placement: Placement) -> None:
-        """Plan: make the line, in one batch of requests."""
+    def _plug(self, endpoint: EndpointInfo, placement: Placement) -> int:
+        """Plan: make the line, in one batch of requests; return the host's end."""
         index = choose_index()
         mtu = parse_options(Options, endpoint.network.options).mtu
         requests = [
@@ -114,6 +114,7 @@ class ExampleDriver(NetworkDriver):
         except NetlinkError:
             _unplug(endpoint, placement.sockets)
             raise
+        return index
 
 
 def _unplug(endpoint: EndpointInfo, sockets: Sockets) -> None:

@@ -15,6 +15,7 @@ from cnm.linux import (
     delete_link,
     set_link,
 )
+from cnm.linux.carrier import wait_for_carrier
 
 from ..lab import Namespace
 
@@ -39,5 +40,6 @@ def outside() -> Iterator[Namespace]:
             add_address(index, ip_interface("fe80::1/64")),
         )
         there.add_addresses(peer, f"{OUTSIDE4}/24", f"{OUTSIDE6}/64")
+        wait_for_carrier(here, index)
         yield there
         here.call(delete_link(index))

@@ -17,6 +17,7 @@ from cnm.linux import (
     delete_link,
     set_link,
 )
+from cnm.linux.carrier import wait_for_carrier
 
 from ..lab import Namespace, Servers
 
@@ -42,6 +43,7 @@ def lan() -> Iterator[Namespace]:
         there.add_addresses(
             peer, *(f"{it}/{n}" for it, n in zip(MACHINE, (24, 64), strict=True))
         )
+        wait_for_carrier(here, index)
         servers = Servers()
         servers.add(there, 80)
         yield there
