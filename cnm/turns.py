@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import anyio
 import anyio.lowlevel
 
@@ -18,19 +20,40 @@ class Turns:
 
     def __init__(self) -> None:
         self._begun = 0
-        self._lock = anyio.Lock(fast_acquire=True)
+        self._waiting: deque[anyio.Event] = deque()
 
     async def take(self) -> None:
-        """Wait for one's turn; at once, unless many have begun in this round.
-
-        Those who have to wait begin one in a round: their lock passes from one to the
-        next when the others have run.
-        """
-        if self._begun < AT_ONCE and not self._lock.locked():
+        """Wait for one's turn; at once, unless many have begun in this round."""
+        if self._begun < AT_ONCE and not self._waiting:
             self._begun += 1
             return
-        async with self._lock:
-            if self._begun >= AT_ONCE:
-                await anyio.lowlevel.checkpoint()
-                self._begun = 0
-            self._begun += 1
+        turn = anyio.Event()
+        self._waiting.append(turn)
+        try:
+            if not self._is_first(turn):
+                await turn.wait()
+            if self._is_first(turn):
+                await anyio.lowlevel.checkpoint()  # the others go on
+                self._begin_round()
+        except BaseException:
+            self._leave(turn)
+            raise
+
+    def _is_first(self, turn: anyio.Event) -> bool:
+        return bool(self._waiting) and self._waiting[0] is turn
+
+    def _begin_round(self) -> None:
+        self._begun = min(AT_ONCE, len(self._waiting))
+        for _ in range(self._begun):
+            self._waiting.popleft().set()
+        self._wake_first()
+
+    def _leave(self, turn: anyio.Event) -> None:
+        if turn in self._waiting:
+            self._waiting.remove(turn)
+            self._wake_first()
+
+    def _wake_first(self) -> None:
+        """Have the first of those who wait begin the next round."""
+        if self._waiting:
+            self._waiting[0].set()

@@ -63,6 +63,31 @@ async def test_who_is_cancelled_keeps_nobody_waiting() -> None:
             await turns.take()
 
 
+async def test_those_behind_who_is_cancelled_go_on() -> None:
+    turns = Turns()
+    for _ in range(AT_ONCE):
+        await turns.take()
+    begun: list[int] = []
+    scopes = [anyio.CancelScope() for _ in range(3 * AT_ONCE)]
+
+    async def begin(number: int) -> None:
+        with scopes[number]:
+            await turns.take()
+            begun.append(number)
+
+    async def cancel() -> None:
+        for gone in (0, 1, AT_ONCE, 2 * AT_ONCE):
+            scopes[gone].cancel()
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            for number in range(len(scopes)):
+                tasks.start_soon(begin, number)
+            tasks.start_soon(cancel)
+    assert len(begun) >= len(scopes) - 4  # who had begun already was not cancelled
+    assert len(set(begun)) == len(begun)
+
+
 async def test_operations(controller: cnm.Controller) -> None:
     network = await controller.create_network("front")
     names = [f"box{number}" for number in range(3 * AT_ONCE)]
