@@ -94,7 +94,8 @@ class PublishInfo:
 
     :ivar plan: blocking function that does all of it or nothing, and returns all
         bindings that the endpoint then has; the core runs it in a worker thread
-    :ivar done: is called in the event loop when the plan has succeeded
+    :ivar done: is called in the event loop when the plan has succeeded; nothing is
+        undone if it fails
     """
 
     plan: Callable[[Sockets], tuple[PortBinding, ...]]

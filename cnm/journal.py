@@ -77,8 +77,7 @@ class Journal:
 
         :raises StoreError: if they cannot be written
         """
-        with unhurried():
-            self._store.write(*changes)
+        self._store.write(*changes)
 
     async def _transaction(self, changes: Sequence[Put | Delete]) -> None:
         if self._store.prompt:
@@ -177,7 +176,8 @@ class Operation(Rollback):
     def begin_now(self) -> None:
         """Do as :meth:`begin` does, in a plan of a planned operation. Blocks."""
         if self._due:
-            self._journal.note(self._intent)
+            with unhurried():
+                self._journal.note(self._intent)
             self._due = False
 
     async def __aexit__(
@@ -199,8 +199,8 @@ class Operation(Rollback):
 
         Ctrl-C may come after the commit.
         """
-        stands = False
-        if self._committing and exc and not isinstance(exc, Exception):
+        stands = self._committed
+        if self._committing and not stands and exc and not isinstance(exc, Exception):
             with anyio.CancelScope(shield=True):
                 stands = await self._journal.has_ended(self._key)
         return stands
@@ -221,7 +221,8 @@ class Operation(Rollback):
         """
         if self._journal.in_plans:
             self._committing = True
-            self._journal.note(*changes, *self._withdrawal)
+            with unhurried(to_the_end=True):
+                self._journal.note(*changes, *self._withdrawal)
             self._committed = True
 
     async def finish(self, *changes: Put | Delete) -> None:

@@ -12,7 +12,12 @@ from types import NoneType
 from typing import TYPE_CHECKING, cast
 
 from .errors import CNMError, DriverError, PortInUse
-from .events import EndpointPublished, EndpointUnpublished, PublishInfo
+from .events import (
+    DriverFailed,
+    EndpointPublished,
+    EndpointUnpublished,
+    PublishInfo,
+)
 from .findings import Findings
 from .linux import Sockets
 from .plugins import Driver
@@ -72,9 +77,19 @@ class Publishing:
         return self.done()
 
     def done(self) -> tuple[PortBinding, ...]:
-        """Note that it is done; return what is published."""
+        """Note that it is done; return what is published.
+
+        The driver hears of it; if it fails to listen, what is done is done.
+        """
         if self._info is not None and self._info.done is not None:
-            self._info.done()
+            try:
+                self._info.done()
+            except Exception as exc:
+                driver = self.endpoint.handler.name
+                _logger.exception("driver %r has not noted its ports", driver)
+                self._services.bus.publish(
+                    DriverFailed(driver=driver, event=self._event, error=str(exc))
+                )
         return cast("tuple[PortBinding, ...]", self.ports)
 
     def change(self, info: EndpointInfo) -> Change:

@@ -44,16 +44,17 @@ class Overdue(TimeoutError):
 _current = threading.local()
 
 
-def unhurried() -> AbstractContextManager[None]:
+def unhurried(*, to_the_end: bool = False) -> AbstractContextManager[None]:
     """Return a block in which the thread's job is not given up.
 
     Its time does not count as the job's.
 
+    :param to_the_end: whether the job is not given up after a block that succeeds
     :raises Overdue: when it is entered, if the job has been given up already
     """
-    block: Callable[[], AbstractContextManager[None]]
-    block = getattr(_current, "unhurried", nullcontext)
-    return block()
+    block: Callable[[bool], AbstractContextManager[None]] | None
+    block = getattr(_current, "unhurried", None)
+    return nullcontext() if block is None else block(to_the_end)
 
 
 class _Job(Generic[C, T]):
@@ -307,7 +308,7 @@ class Workers(Generic[C]):
         return True
 
     @contextmanager
-    def _unhurried(self, job: _Job[C, object]) -> Iterator[None]:
+    def _unhurried(self, job: _Job[C, object], to_the_end: bool) -> Iterator[None]:
         with self._lock:
             if job.thread not in self._threads:
                 raise Overdue("it has been given up")
@@ -315,8 +316,12 @@ class Workers(Generic[C]):
         entered = time.monotonic()
         try:
             yield
+        except BaseException:
+            to_the_end = False
+            raise
         finally:
-            job.began = began + time.monotonic() - entered
+            if not to_the_end:
+                job.began = began + time.monotonic() - entered
 
     def _done(self, job: _Job[C, object]) -> bool:
         """Hand back a job; return whether its thread still has its place."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from functools import partial
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import anyio
@@ -17,8 +18,11 @@ from cnm.driver import (
     DriverLoaded,
     EndpointCreated,
     EndpointJoined,
+    EndpointPublished,
     EndpointState,
+    EndpointUnpublished,
     JoinInfo,
+    PublishInfo,
     hookimpl,
 )
 from cnm.linux import Placement
@@ -90,6 +94,15 @@ async def test_who_cannot_be_connected_has_never_been() -> None:
             *("endpoint.created", "endpoint.joined", "endpoint.left"),
             *("endpoint.deleted", "endpoint.created", "endpoint.joined"),
         ]
+
+
+BINDING = cnm.PortBinding(
+    container_port=80,
+    proto="tcp",
+    host_address=IPv4Address("127.0.0.1"),
+    host_port=8080,
+    container_address=IPv4Address("10.9.0.2"),
+)
 
 
 class Noting(cnm.SQLiteStore):
@@ -197,3 +210,32 @@ async def test_a_record_that_cannot_be_written(tmp_path: Path) -> None:
         assert sandbox.endpoints[0].interface == "fake0"
         await sandbox.delete()
         await network.delete(force=True)
+
+
+class Deaf(Prompt):
+    """Fails to note that its ports are published."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on.set()
+
+    @hookimpl
+    async def cnm_endpoint_published(self, event: EndpointPublished) -> PublishInfo:
+        return PublishInfo(plan=lambda sockets: (BINDING,), done=self._fail)
+
+    @hookimpl
+    async def cnm_endpoint_unpublished(self, event: EndpointUnpublished) -> None:
+        """Nothing is published really."""
+
+    def _fail(self) -> None:
+        raise RuntimeError("what ports?")
+
+
+async def test_what_is_done_is_done() -> None:
+    async with running(Deaf()) as controller:
+        network = await controller.create_network("net", "fake", subnets=[SUBNET])
+        sandbox = await controller.create_sandbox("box")
+        async with controller.subscribe(cnm.DriverFailed) as events:
+            endpoint = await network.connect(sandbox, ports=["8080:80"])
+            assert "what ports?" in (await anext(events)).error
+        assert (endpoint.sandbox, endpoint.ports) == (sandbox, (BINDING,))

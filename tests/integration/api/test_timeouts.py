@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 
 import anyio
+import anyio.to_thread
 import pytest
 
 import cnm
@@ -29,6 +31,7 @@ from cnm.driver import (
 from cnm.ipam.default import DefaultIPAM
 from cnm.linux import Placement, Sockets
 from cnm.store import Delete, Put
+from cnm.workers import Overdue, Workers, unhurried
 
 from .fakes import FakeDriver
 
@@ -251,3 +254,32 @@ async def test_a_store_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_no_time(timeout: float) -> None:
     with pytest.raises(cnm.InvalidError, match="driver_timeout: expected seconds"):
         Controller(driver_timeout=timeout)
+
+
+async def test_who_has_been_given_up_records_nothing() -> None:
+    go_on, gone = threading.Event(), threading.Event()
+    recorded: list[str] = []
+
+    def late(context: None) -> None:
+        go_on.wait()
+        try:
+            with unhurried():
+                recorded.append("too late")
+        finally:
+            gone.set()
+
+    def patient(context: None) -> str:
+        with unhurried(to_the_end=True):
+            time.sleep(2 * SHORT)
+        time.sleep(2 * SHORT)
+        return "in time"
+
+    workers = Workers("test", 1, lambda: None, lambda context: None)
+    with anyio.fail_after(LONG):
+        with pytest.raises(Overdue):
+            await workers.run(late, SHORT)
+        go_on.set()
+        await anyio.to_thread.run_sync(gone.wait)
+        assert recorded == []
+        assert await workers.run(patient, SHORT) == "in time"
+        await workers.close()
