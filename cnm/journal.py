@@ -52,6 +52,7 @@ class Journal:
         self._store = store
         self._timeout = timeout
         self._due: dict[str, Put | Delete] = {}
+        self._catching_up = anyio.Lock()
 
     async def write(self, *changes: Put | Delete) -> None:
         """Make all of the changes, or none of them.
@@ -61,6 +62,10 @@ class Journal:
         if not self._due:
             await self._transaction(changes)
             return
+        async with self._catching_up:  # what is due is older than what others write
+            await self._write_due(changes)
+
+    async def _write_due(self, changes: Sequence[Put | Delete]) -> None:
         changed = {change.key for change in changes}
         due = [it for key, it in self._due.items() if key not in changed]
         await self._transaction((*due, *changes))

@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
 from cnm import JSON, InvalidError, MemoryStore, SQLiteStore, StoreConflict, StoreError
+from cnm.journal import Journal
 from cnm.store import Delete, Put, Store
 
 
@@ -169,3 +171,27 @@ def test_what_a_store_says_holds_for_its_own_transactions() -> None:
     assert (SQLiteStore.prompt, SQLiteStore.writes) == (True, True)
     assert (Counting.prompt, Counting.writes) == (False, False)
     assert not MemoryStore.writes
+
+
+class Slow(MemoryStore):
+    fails = False
+
+    async def transaction(self, *changes: Put | Delete) -> None:
+        if self.fails:
+            raise StoreError("disk full")
+        await anyio.sleep(0.01)
+        await super().transaction(*changes)
+
+
+async def test_what_was_postponed_is_not_written_over_what_came_later() -> None:
+    store = Slow()
+    journal = Journal(store)
+    store.fails = True
+    await journal.write_or_postpone(Put("a", {"v": 1}), Put("b", {"v": 1}))
+    store.fails = False
+    async with anyio.create_task_group() as tasks:
+        for key in ("a", "c"):
+            tasks.start_soon(journal.write, Put(key, {"v": 2}))
+            await anyio.lowlevel.checkpoint()
+    found = {record.key: record.value["v"] for record in await store.scan("")}
+    assert found == {"a": 2, "b": 1, "c": 2}
