@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,8 +43,9 @@ class JoinInfo:
         the name and index of the placement it is given; the core runs it in a worker
         thread, directly before it sets addresses and routes. If it fails, or what
         comes after it, the driver is told ``endpoint.left``. If the link is an end of a
-        veth pair whose other end is up in the controller's namespace, it returns the
-        index of that: the core waits until it carries packets
+        veth pair, it returns the index of the other end in the controller's namespace,
+        and that of the bridge which has that for a port: the core waits until they
+        carry packets
     :ivar no_interface: there is no link, and the sandbox is left as it is; it can be in
         no other network meanwhile
     :ivar gateway: next hop of the IPv4 default route, if this endpoint is chosen
@@ -59,7 +60,7 @@ class JoinInfo:
     """
 
     interface: str = ""
-    plan: Callable[[Placement], int | None] | None = None
+    plan: Callable[[Placement], Collection[int] | None] | None = None
     no_interface: bool = False
     gateway: IPAddress | None = None
     gateway6: IPAddress | None = None

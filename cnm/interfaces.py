@@ -130,19 +130,19 @@ def place(
         index = interface.index
         try:
             if join.plan is not None:
-                other = join.plan(
+                others = join.plan(
                     Placement(
                         sockets, sandbox.netns, sandbox.route, interface.name, index
                     )
                 )
             else:
-                index, other = _move(sockets, sandbox, join.interface, interface)
+                index, *others = _move(sockets, sandbox, join.interface, interface)
             _write_sysctls(sockets, sandbox, interface)
             _configure(sandbox.route, index, interface, defaults)
             around.publish(sockets)
             finish(sockets, sandbox)
-            if other:  # by now it will most likely have noticed
-                wait_for_carrier(sockets.route, other)
+            if others:  # by now it will most likely have noticed
+                wait_for_carrier(sockets.route, *others)
             around.end(index)
         except BaseException:
             _bury(sandbox.route, index)
@@ -185,10 +185,11 @@ def _bring_up(index: int, interface: Interface) -> list[Request]:
 
 def _move(
     sockets: Sockets, sandbox: SandboxSockets, source: str, interface: Interface
-) -> tuple[int, int]:
+) -> list[int]:
     """Move a link that the driver has made into the sandbox, under its name there.
 
-    :return: its index there, and that of its other end in the controller's namespace
+    :return: its index there, and that of its other end in the controller's namespace,
+        if it has one
     """
     (found,) = sockets.route.call(get_link(name=source))
     sockets.route.call(
@@ -200,7 +201,8 @@ def _move(
         )
     )
     (moved,) = sandbox.route.call(get_link(name=interface.name))
-    return parse_link(moved).index, other_end(found)
+    other = other_end(found)
+    return [parse_link(moved).index, *([other] if other else [])]
 
 
 def _write_sysctls(

@@ -52,8 +52,8 @@ class Port:
     isolated: bool
     addresses: tuple[IPAddress, ...]
 
-    def plug(self, placement: Placement) -> int:
-        """Plan: make the veth pair; return the index of the port."""
+    def plug(self, placement: Placement) -> tuple[int, int]:
+        """Plan: make the veth pair; return the indexes of the port and the bridge."""
         index = choose_index()
         requests = [
             add_veth(
@@ -75,7 +75,7 @@ class Port:
             if exc.errno != errno.EEXIST or not self._forget(placement.sockets):
                 raise
             placement.sockets.route.call(*requests)
-        return index
+        return index, self.bridge
 
     def settings(
         self, sockets: Sockets, index: int, *, master: int | None = None

@@ -96,7 +96,7 @@ class Line:
             ]
         return tuple(found)
 
-    def plug(self, placement: Placement) -> int:
+    def plug(self, placement: Placement) -> tuple[int]:
         """Plan: make the veth pair, and the host's routes to the endpoint.
 
         :return: index of the host's end
@@ -120,7 +120,7 @@ class Line:
         _ignore_advertisements(self.name, placement.sockets.procfs.path())
         route.call(*self._settings(index))
         self.firewall.update(placement.sockets, add=rules(self.name))
-        return index
+        return (index,)
 
     def _settings(self, index: int) -> list[Request]:
         """Return what makes a link the host's end."""

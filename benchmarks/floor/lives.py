@@ -205,12 +205,18 @@ class BridgeLife(Life):
         self, host: Host, network: Network, position: int, *, names: bool, port: int = 0
     ) -> None:
         super().__init__(host, network, position, names=names, port=port)
-        self._looked = pack(look_at_link(self.other))
+        looked = self.other, *self.outwards()
+        self._answers = len(looked) + 1
+        self._looked = pack(*map(look_at_link, looked))
 
     def join(self) -> None:
         """Give the sandbox its interface; the kernel notices at once that it has."""
         super().join()
-        self.host.route.send(self._looked, answers=2)
+        self.host.route.send(self._looked, answers=self._answers)
+
+    def outwards(self) -> tuple[int, ...]:
+        """Return what else has to notice that there is a carrier."""
+        return (self.network.index,)
 
     def plugged(self) -> list[Request]:
         end, bridge = self.other, number(10, self.network.index)
@@ -239,6 +245,10 @@ class BridgeLife(Life):
 
 class LineLife(BridgeLife):
     """At the end of a line to the host."""
+
+    def outwards(self) -> tuple[int, ...]:
+        """Return nothing: there is no bridge."""
+        return ()
 
     def plugged(self) -> list[Request]:
         end, network = self.other, self.network

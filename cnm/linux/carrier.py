@@ -17,23 +17,29 @@ _LOOKS, _PAUSE = 20, 0.001
 _logger = logging.getLogger(__name__)
 
 
-def wait_for_carrier(route: NetlinkSocket, index: int) -> None:
-    """Wait until an end of a veth pair that was up before the other one sends packets.
+def wait_for_carrier(route: NetlinkSocket, *indexes: int) -> None:
+    """Wait until links send packets that are up and have just got a carrier.
 
-    The kernel notices in the background that the other end is up (net/core
-    /link_watch.c), and drops what is sent until then: whoever asked for a neighbour
-    would ask again after a second. Since Linux 6.3 a look makes it notice.
+    The kernel notices in the background that a veth's other end is up, or that a bridge
+    has a port (net/core/link_watch.c), and drops what is sent until then: whoever asked
+    for a neighbour would ask again after a second. Since Linux 6.3 a look makes it
+    notice.
 
-    :param index: index of the end that was up first
-    :raises NetlinkError: if it is gone
+    :param indexes: those of the links, from the new one outwards
+    :raises NetlinkError: if one is gone
     """
     for _ in range(_LOOKS):
-        (message,) = route.call(get_link(index))
-        found = attributes(message.body, LINK.size)
-        if number(found.get(_IFLA_OPERSTATE)) == _IF_OPER_UP:
+        found = route.call(*map(get_link, indexes))
+        if all(map(_is_up, found)):
             return
         time.sleep(_PAUSE)
-    _logger.warning("link %d has no carrier after %g s", index, _LOOKS * _PAUSE)
+    numbers = ", ".join(map(str, indexes))
+    _logger.warning("no carrier at link %s after %g s", numbers, _LOOKS * _PAUSE)
+
+
+def _is_up(message: Message) -> bool:
+    found = attributes(message.body, LINK.size)
+    return number(found.get(_IFLA_OPERSTATE)) == _IF_OPER_UP
 
 
 def other_end(message: Message) -> int:

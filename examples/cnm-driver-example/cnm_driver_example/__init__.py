@@ -88,7 +88,7 @@ class ExampleDriver(NetworkDriver):
         """Say how the line is removed."""
         return LeaveInfo(plan=partial(_unplug, event.endpoint))
 
-    def _plug(self, endpoint: EndpointInfo, placement: Placement) -> int:
+    def _plug(self, endpoint: EndpointInfo, placement: Placement) -> tuple[int]:
         """Plan: make the line, in one batch of requests; return the host's end."""
         index = choose_index()
         mtu = parse_options(Options, endpoint.network.options).mtu
@@ -114,7 +114,7 @@ class ExampleDriver(NetworkDriver):
         except NetlinkError:
             _unplug(endpoint, placement.sockets)
             raise
-        return index
+        return (index,)
 
 
 def _unplug(endpoint: EndpointInfo, sockets: Sockets) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import time
+from contextlib import suppress
 from functools import partial
 
 import anyio.to_thread
@@ -16,6 +17,8 @@ from cnm.driver import (
     EndpointJoined,
     EndpointLeft,
     JoinInfo,
+    LeaveInfo,
+    NetlinkError,
     NetworkDriver,
     hookimpl,
 )
@@ -25,6 +28,7 @@ from cnm.linux import (
     add_route,
     add_veth,
     choose_index,
+    delete_link,
     set_link,
 )
 
@@ -51,8 +55,9 @@ class Moving(NetworkDriver):
         return JoinInfo(interface=f"in{identity}")
 
     @hookimpl
-    async def cnm_endpoint_left(self, event: EndpointLeft) -> None:
-        """The pair goes with the sandbox."""
+    async def cnm_endpoint_left(self, event: EndpointLeft) -> LeaveInfo:
+        name = f"out{event.endpoint.id[:8]}"
+        return LeaveInfo(plan=lambda sockets: _remove(sockets, name))
 
 
 def _make(sockets: Sockets, identity: str, to: ipaddress.IPv4Address) -> None:
@@ -63,6 +68,11 @@ def _make(sockets: Sockets, identity: str, to: ipaddress.IPv4Address) -> None:
         add_address(index, ipaddress.ip_interface("10.9.0.1/32")),
         add_route(ipaddress.ip_network(to), index=index),
     )
+
+
+def _remove(sockets: Sockets, name: str) -> None:
+    with suppress(NetlinkError):  # it may have gone with the sandbox
+        sockets.route.call(delete_link(name=name))
 
 
 def refused(address: object) -> float:

@@ -68,7 +68,7 @@ def connected(here: Namespace, there: Namespace, name: str) -> Iterator[socket.s
     with there.socket(socket.AF_PACKET, socket.SOCK_RAW, kind) as receiver:
         receiver.settimeout(0.5)
         there.route.call(set_link(peer, up=True))
-        wait_for_carrier(here.route, index)
+        wait_for_carrier(here.route, index, 40)
         receiver.bind((name, _EXPERIMENT))
         yield receiver
 
@@ -80,7 +80,7 @@ def test_who_waits_in_vain(
     here.route.call(add_veth("v0", "v1", index=40, up=False), set_link(40, up=True))
     with caplog.at_level(logging.WARNING, "cnm"):
         wait_for_carrier(here.route, 40)
-    assert caplog.messages == ["link 40 has no carrier after 0.02 s"]
+    assert caplog.messages == ["no carrier at link 40 after 0.02 s"]
     with pytest.raises(NetlinkError):
         wait_for_carrier(here.route, 41)
 
