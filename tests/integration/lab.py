@@ -185,7 +185,7 @@ class Namespace(Closing):
         if isolated:
             self.route.call(set_bridge_port(index, isolated=True))
         other.add_addresses(peer, *addresses)
-        wait_for_carrier(self.route, index)
+        wait_for_carrier(self.route, index, *([master] if master else []))
         return index, peer
 
 
