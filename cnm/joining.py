@@ -15,7 +15,7 @@ from .attaching import Record, arriving, attach
 from .errors import CNMError, ForbiddenError
 from .events import EndpointCreated, EndpointJoined, EndpointLeft, JoinInfo
 from .interfaces import remove_marked
-from .journal import Operation
+from .journal import Deed, Operation
 from .records import ENDPOINT, Attachment, endpoint_record
 from .roles import Change, Member
 from .rollback import Rollback
@@ -34,11 +34,7 @@ async def join(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> None
     """Join an endpoint to a sandbox; the caller has the locks of both."""
     name = await _choose_name(endpoint, sandbox)
     intent = {"sandbox": sandbox.id, "interface": name}
-    journal = services.journal
-    planned = services.capabilities[endpoint.handler.name].planned
-    async with journal.operation(
-        "endpoint.join", endpoint.id, intent, planned=planned
-    ) as operation:
+    async with _operation(services, "endpoint.join", endpoint, intent) as operation:
         record = endpoint_record(endpoint.info, None)
         done = await _join(services, endpoint, sandbox, name, record, operation)
     _tell(services, done)
@@ -60,15 +56,19 @@ async def connect(
         "sandbox": sandbox.id,
         "interface": name,
     }
-    journal = services.journal
-    planned = services.capabilities[endpoint.handler.name].planned
-    async with journal.operation(
-        "endpoint.connect", endpoint.id, intent, planned=planned
-    ) as operation:
+    async with _operation(services, "endpoint.connect", endpoint, intent) as operation:
         operation.absorb(making)
         done = await _join(services, endpoint, sandbox, name, record, operation)
     services.bus.publish(EndpointCreated(endpoint=done.event.endpoint))
     _tell(services, done)
+
+
+def _operation(
+    services: Services, deed: Deed, endpoint: Endpoint, intent: Mapping[str, JSON]
+) -> Operation:
+    """Return an operation whose intent its plan records, if the driver allows that."""
+    planned = services.capabilities[endpoint.handler.name].planned
+    return services.journal.operation(deed, endpoint.id, intent, planned=planned)
 
 
 class _Done(NamedTuple):

@@ -365,6 +365,7 @@ class Workers(Generic[C]):
                     return False
                 _current.unhurried = partial(self._unhurried, job)
                 job.do(context)
+                _current.unhurried = None  # nor is it kept until the next one
                 if not self._done(job):
                     return False  # it has been replaced
                 del job
