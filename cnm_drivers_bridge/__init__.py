@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import cast
 
 from cnm.driver import (
@@ -217,16 +216,7 @@ class BridgeDriver(NetworkDriver):
         self, event: EndpointPublished
     ) -> tuple[PortBinding, ...] | PublishInfo:
         """Publish exactly the requested ports."""
-        publication = self._publication(event.endpoint)
-        return await self._ports.publishing(
-            replace(
-                publication,
-                requests=event.requests,
-                gateway4=event.gateway4,
-                gateway6=event.gateway6,
-                elsewhere6=event.elsewhere6,
-            )
-        )
+        return await self._ports.publishing(self._publication(event.endpoint, event))
 
     @hookimpl
     async def cnm_endpoint_unpublished(
@@ -260,22 +250,25 @@ class BridgeDriver(NetworkDriver):
     def _rules(self, network: NetworkInfo, options: BridgeOptions) -> NetworkRules:
         return bridge.rules(network, options, direct=self._direct)
 
-    def _publication(self, endpoint: EndpointInfo) -> Publication:
-        """Return what is published if all default routes go through the endpoint."""
+    def _publication(
+        self, endpoint: EndpointInfo, event: EndpointPublished | None = None
+    ) -> Publication:
+        """Return what an event asks for, or what all default routes would allow."""
         network = endpoint.network
         options = self._options[network.id]
         index = cast("int", network.driver_state["index"])
         return Publication(
             endpoint=endpoint,
-            requests=endpoint.port_requests,
+            requests=event.requests if event else endpoint.port_requests,
             mode4=options.gateway_mode_ipv4 if network.ipv4 else None,
             mode6=options.gateway_mode_ipv6 if network.ipv6 else None,
-            gateway4=True,
-            gateway6=True,
+            gateway4=event.gateway4 if event else True,
+            gateway6=event.gateway6 if event else True,
             binding4=options.host_binding_ipv4,
             binding6=options.host_binding_ipv6,
             direct=self._direct or bool(options.trusted_host_interfaces),
             bridge=index,
+            elsewhere6=event.elsewhere6 if event else False,
         )
 
     def _port(self, endpoint: EndpointInfo) -> Port:

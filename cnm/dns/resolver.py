@@ -8,12 +8,13 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import cached_property
 
 import anyio
 import dns.rcode
 
 from ..types import SandboxInfo
-from .forwarder import Forwarder, TooMany
+from .forwarder import Asker, Forwarder, TooMany
 from .messages import (
     Malformed,
     Question,
@@ -89,11 +90,16 @@ class Resolver:
         self._view = view
         self._name_servers = name_servers
         self._forwarder = forwarder
-        self._asker = forwarder.asker(opener, self.counters)
+        self._opener = opener
         self._waiting = 0
         self._complained = -math.inf
         self._policy: NamePolicy | None = None
         self._observe: Callable[[Answered], None] | None = None
+
+    @cached_property
+    def _asker(self) -> Asker:
+        # many a sandbox never asks for a name that is not ours
+        return self._forwarder.asker(self._opener, self.counters)
 
     @property
     def policy(self) -> NamePolicy | None:

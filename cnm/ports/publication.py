@@ -6,7 +6,7 @@ in here asks the kernel anything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -182,10 +182,7 @@ def problems(publication: Publication, host: Host) -> list[str]:
         return [f"ports: endpoint {endpoint.name!r} has no address to publish"]
     if all(family.mode == "isolated" for family in families):
         return [f"ports: network {network!r} is isolated: nothing can be published"]
-    placing = _Placing(
-        replace(publication, gateway4=True, gateway6=True),
-        replace(host, ipv6=True, loopback6=True),
-    )
+    placing = _Placing(publication, host, at_best=True)
     routed = [family for family in families if family.mode == "routed"]
     found: dict[str, None] = {}
     for request in publication.requests:
@@ -221,23 +218,33 @@ class _Family:
         return address is None or address.version == self.version
 
 
-def _families(publication: Publication) -> tuple[_Family, _Family]:
+def _families(
+    publication: Publication, *, at_best: bool = False
+) -> tuple[_Family, _Family]:
     endpoint = publication.endpoint
     address = endpoint.address and endpoint.address.ip
     address6 = endpoint.address6 and endpoint.address6.ip
     return (
-        _Family(4, address, publication.mode4, publication.gateway4),
-        _Family(6, address6, publication.mode6, publication.gateway6),
+        _Family(4, address, publication.mode4, at_best or publication.gateway4),
+        _Family(6, address6, publication.mode6, at_best or publication.gateway6),
     )
 
 
 class _Placing:
-    """Finds the ways that lead to an endpoint's ports."""
+    """Finds the ways that lead to an endpoint's ports.
 
-    def __init__(self, publication: Publication, host: Host) -> None:
+    :param at_best: whether to suppose that the endpoint provides all default routes,
+        and that the host has IPv6
+    """
+
+    def __init__(
+        self, publication: Publication, host: Host, *, at_best: bool = False
+    ) -> None:
         self._endpoint = publication.endpoint
         self._host = host
-        self._four, self._six = _families(publication)
+        self._ipv6 = at_best or host.ipv6
+        self._loopback6 = at_best or host.loopback6
+        self._four, self._six = _families(publication, at_best=at_best)
         self._default4 = _default4(publication, host)
         self._default6 = _default6(publication, host)
         self._elsewhere6 = publication.elsewhere6
@@ -262,9 +269,11 @@ class _Placing:
             return
         if self._default4 is not None:
             yield from self._at(self._default4, proto)
-        if self._default6 is not None and (self._default6 != UNSPECIFIED6 or host.ipv6):
+        if self._default6 is not None and (
+            self._ipv6 or self._default6 != UNSPECIFIED6
+        ):
             yield from self._at(self._default6, proto)
-        if self._localhost_is_ours() and host.loopback6:
+        if self._loopback6 and self._localhost_is_ours():
             yield from self._at(LOOPBACK6, proto)
 
     def _at(self, address: IPAddress, proto: Proto) -> Iterator[_Way]:

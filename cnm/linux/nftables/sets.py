@@ -51,7 +51,7 @@ _BYTE_ORDER_HOST = 1
 _BYTE_ORDER_BIG = 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # one is itself alone, and quick to hash
 class Set:
     """A named set, or a map if there is ``data``.
 
