@@ -15,7 +15,7 @@ from .floor.lives import BridgeLife, LineLife, ParentLife
 from .lives import COUNT, FIRST_PORT, JOIN, PUBLISH, measure, repeat, together
 from .meters import lateness, processor, wait_until_reaped
 from .peers import joins
-from .ways import Benchmark, Size, Way, backends
+from .ways import Benchmark, Size, Way, awaited, backends
 
 AT_ONCE = 100
 TOGETHER = f"many at once, each: {PUBLISH}"
@@ -35,6 +35,27 @@ def _floor(figures: Figures, size: Size, *, names: bool) -> None:
     repeat(figures, count, f"{JOIN}, ptp", line)
     other = partial(ParentLife, host, parent, names=names)
     repeat(figures, count, f"{JOIN}, macvlan", other)
+
+
+async def _floor_awaited(figures: Figures, size: Size) -> None:
+    """Make each change in a thread, so that the event loop is free meanwhile."""
+    run = anyio.to_thread.run_sync
+    host = Host()
+    network = host.network(0)
+    network.begin()
+    count = size.of(COUNT)
+    for what, first in ((JOIN, 0), (PUBLISH, FIRST_PORT)):
+        lives = [
+            BridgeLife(host, network, number, names=True, port=first and first + number)
+            for number in range(count)
+        ]
+        with processor(figures, f"{what}, and its end", count):
+            for life in lives:
+                with figures.timing(what):
+                    await run(life.make)
+                    await run(life.connect)
+                with figures.timing(f"end of {what}"):
+                    await run(life.end)
 
 
 def _parent() -> int:
@@ -115,6 +136,7 @@ BENCHMARK = Benchmark(
     ways=[
         Way(name="floor", measure=partial(_floor, names=False)),
         Way(name="floor with names", measure=partial(_floor, names=True)),
+        Way(name="floor awaited", measure=awaited(_floor_awaited)),
         *backends(_cnm),
         *joins.WAYS,
     ],

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from .figures import Summary, ratio
 from .ways import BACKENDS, Benchmark, Outcome
 
-_BASES = {"floor": "to the floor", "floor with names": "to that with names"}
+_FLOORS = {"floor": "to the floor", "floor with names": "to that with names"}
+_BASES = {**_FLOORS, "floor awaited": "to that awaited"}
 
 
 def _bases(benchmark: Benchmark) -> list[str]:
@@ -93,12 +94,14 @@ def _in_short(benchmark: Benchmark, outcome: Outcome, what: str) -> list[str]:
     if not any(ours):  # there is only one way, whatever the backend
         ours = [*by_way.values(), None]
     compared = outcome.measures.get(benchmark.against.get(what, what), {})
-    bases = [compared[it] for it in _bases(benchmark) if it in compared]
+    floors = [
+        compared[it] for it in _bases(benchmark) if it in compared.keys() & _FLOORS
+    ]
     peers = [name for name in by_way if benchmark.way(name).peer]
     return [
         _escaped(what),
         *(f"{_number(it['median'])} {unit}" if it else "" for it in ours),
-        _times(ours[0], bases[-1]) if bases else "",
+        _times(ours[0], floors[-1]) if floors else "",
         ", ".join(f"{name} {_times(by_way[name], ours[0])}" for name in peers),
     ]
 

@@ -88,12 +88,17 @@ def backends(
     return [
         Way(
             name=name,
-            measure=partial(_in_loop, measure, name),
+            measure=awaited(measure, name),
             programs=programs,
             install=install,
         )
         for name in BACKENDS
     ]
+
+
+def awaited(measure: AsyncMeasure, backend: str = "asyncio") -> Measure:
+    """Return what has an event loop measure."""
+    return partial(_in_loop, measure, backend)
 
 
 def _in_loop(measure: AsyncMeasure, backend: str, figures: Figures, size: Size) -> None:

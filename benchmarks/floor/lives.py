@@ -102,6 +102,10 @@ class Life(ABC):
     def begin(self) -> None:
         """Make the sandbox, its interface in the network, and publish the port."""
         self.make()
+        self.connect()
+
+    def connect(self) -> None:
+        """Make the interface, and publish the port."""
         self.join()
         if self._port:
             self.publish()
