@@ -62,7 +62,9 @@ class Network:
         self._deleting = False
         self.lock: anyio.Lock = anyio.Lock(fast_acquire=True)
         self.directory: Directory[Endpoint] = Directory(
-            EndpointNotFound, f" in network {info.name}"
+            EndpointNotFound,
+            f" in network {info.name}",
+            services.networks.endpoints,
         )
 
     def __repr__(self) -> str:
@@ -324,6 +326,7 @@ class Network:
         await self._record(info, state)
         self._services.routes.regard(*self._state.links)
         self._services.routes.disregard(*state.links)
+        self._services.networks.move(self, state)
         self._info, self._state = info, state
         for endpoint in self.endpoints:
             endpoint.renew(info)
