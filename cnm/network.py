@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
+
+import cnm
 
 from . import allocation, connecting, leaving
 from .directory import Directory
@@ -37,9 +39,6 @@ from .types import (
     PortRequest,
     TransportPort,
 )
-
-if TYPE_CHECKING:
-    from .sandbox import Sandbox
 
 
 class Network:
@@ -238,7 +237,7 @@ class Network:
 
     async def connect(
         self,
-        sandbox: Sandbox,
+        sandbox: cnm.Sandbox,
         *,
         name: str = "",
         address: str | IPAddress | None = None,
@@ -296,7 +295,7 @@ class Network:
             )
         return self._driver, request
 
-    async def disconnect(self, sandbox: Sandbox) -> None:
+    async def disconnect(self, sandbox: cnm.Sandbox) -> None:
         """Remove the sandbox's endpoints on this network.
 
         :raises EndpointNotFound: if it has none
