@@ -211,7 +211,8 @@ __all__ = [
 
 #: Where the names are that need what works on the kernel, or on files. That takes as
 #: long to import as all the rest: it comes with the first who uses them, or with the
-#: first controller that starts.
+#: first controller that starts. Annotations say ``cnm.Network``, so that whoever
+#: evaluates them, as typing.get_type_hints does, is among the first.
 _LATER = {
     "Endpoint": ".endpoint",
     "NamePolicy": ".dns",
@@ -221,10 +222,14 @@ _LATER = {
     "Sandbox": ".sandbox",
     "ServiceRecords": ".service_records",
 }
+#: Packages that come likewise.
+_PACKAGES = ("firewall", "linux", "ports")
 
 if not TYPE_CHECKING:  # who checks types sees the names above, and no others
 
     def __getattr__(name: str) -> object:
+        if name in _PACKAGES:
+            return import_module(f".{name}", __name__)
         if name not in _LATER:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = globals()[name] = getattr(import_module(_LATER[name], __name__), name)

@@ -6,11 +6,12 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .types import IPAddress, Route, Scope
+import cnm
+
+from .types import IPAddress, PortBinding, Route, Scope
 
 if TYPE_CHECKING:
-    from .linux import Placement, Sockets
-    from .types import PortBinding
+    import cnm.linux
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +61,7 @@ class JoinInfo:
     """
 
     interface: str = ""
-    plan: Callable[[Placement], Collection[int] | None] | None = None
+    plan: Callable[[cnm.linux.Placement], Collection[int] | None] | None = None
     no_interface: bool = False
     gateway: IPAddress | None = None
     gateway6: IPAddress | None = None
@@ -83,7 +84,7 @@ class LeaveInfo:
         that they are not taken for those of the next owner
     """
 
-    plan: Callable[[Sockets], None] | None = None
+    plan: Callable[[cnm.linux.Sockets], None] | None = None
     forget: tuple[IPAddress, ...] = ()
 
 
@@ -99,5 +100,5 @@ class PublishInfo:
         undone if it fails
     """
 
-    plan: Callable[[Sockets], tuple[PortBinding, ...]]
+    plan: Callable[[cnm.linux.Sockets], tuple[PortBinding, ...]]
     done: Callable[[], object] | None = None

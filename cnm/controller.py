@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Literal, Self, TypeVar, overload
 import anyio
 import anyio.to_thread
 
+import cnm
+
 from .bus import Subscription
 from .errors import (
     ForbiddenError,
@@ -30,9 +32,7 @@ from .upkeep import Upkeep
 from .validation import shown
 
 if TYPE_CHECKING:
-    from .network import Network
     from .running import Running
-    from .sandbox import Sandbox
     from .services import Services
 
 E = TypeVar("E", bound=Event)
@@ -176,23 +176,23 @@ class Controller(Upkeep, anyio.AsyncContextManagerMixin):
         return self._name
 
     @property
-    def networks(self) -> tuple[Network, ...]:
+    def networks(self) -> tuple[cnm.Network, ...]:
         """All networks, in the order of their creation."""
         return tuple(self._services.networks)
 
     @property
-    def sandboxes(self) -> tuple[Sandbox, ...]:
+    def sandboxes(self) -> tuple[cnm.Sandbox, ...]:
         """All sandboxes, in the order of their creation."""
         return tuple(self._services.sandboxes)
 
-    def network(self, ref: str) -> Network:
+    def network(self, ref: str) -> cnm.Network:
         """Return a network. A full id beats a name, a name beats a unique id prefix.
 
         :raises NetworkNotFound: if there is none
         """
         return self._services.networks.find(ref)
 
-    def sandbox(self, ref: str) -> Sandbox:
+    def sandbox(self, ref: str) -> cnm.Sandbox:
         """Return a sandbox. A full id beats a name, a name beats a unique id prefix.
 
         :raises SandboxNotFound: if there is none
@@ -228,7 +228,7 @@ class Controller(Upkeep, anyio.AsyncContextManagerMixin):
         attachable: bool = False,
         config_only: bool = False,
         config_from: str = "",
-    ) -> Network:
+    ) -> cnm.Network:
         """Create a network.
 
         If it fails or is cancelled, nothing is left of it. Of several calls with one
@@ -293,7 +293,7 @@ class Controller(Upkeep, anyio.AsyncContextManagerMixin):
         netns: str | int | None = None,
         bound_to: int | None = None,
         labels: Mapping[str, str] | None = None,
-    ) -> Sandbox:
+    ) -> cnm.Sandbox:
         """Create a sandbox: a network stack of its own.
 
         If it fails or is cancelled, nothing is left of it.

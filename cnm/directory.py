@@ -32,11 +32,18 @@ class Directory(Generic[T]):
 
     :param not_found: the error that says that there is no such object
     :param where: what the names are unique in, for error messages
+    :param everywhere: where those of several directories are kept by their ids, too
     """
 
-    def __init__(self, not_found: type[NotFoundError], where: str = "") -> None:
+    def __init__(
+        self,
+        not_found: type[NotFoundError],
+        where: str = "",
+        everywhere: dict[str, T] | None = None,
+    ) -> None:
         self._not_found = not_found
         self._where = where
+        self._everywhere: dict[str, T] = {} if everywhere is None else everywhere
         self._objects: dict[str, T] = {}
         self._names: dict[str, T | None] = {}
 
@@ -71,13 +78,14 @@ class Directory(Generic[T]):
 
     def add(self, item: T) -> None:
         """Add an object."""
-        self._objects[item.id] = item
+        self._objects[item.id] = self._everywhere[item.id] = item
         self._names[item.name] = item
 
     def remove(self, item: T) -> None:
         """Remove an object. No error if it is gone."""
         if self._objects.pop(item.id, None) is not None:
             del self._names[item.name]
+            self._everywhere.pop(item.id, None)
 
     def get(self, identity: str) -> T | None:
         """Return the object of an id, or None."""

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from ipaddress import IPv4Interface, IPv6Interface
-from typing import TYPE_CHECKING
 
 import anyio
+
+import cnm
 
 from . import joining, leaving, publishing
 from .attaching import candidate_of
@@ -33,10 +34,6 @@ from .services import Services
 from .store import Delete
 from .types import JSON, EndpointInfo, NetworkInfo, PortBinding, PortRequest
 
-if TYPE_CHECKING:
-    from .network import Network
-    from .sandbox import Sandbox
-
 
 class Endpoint:
     """An attachment of a sandbox to a network.
@@ -48,7 +45,7 @@ class Endpoint:
     def __init__(
         self,
         services: Services,
-        network: Network,
+        network: cnm.Network,
         driver: Driver,
         info: EndpointInfo,
         attachment: Attachment | None = None,
@@ -84,12 +81,12 @@ class Endpoint:
         return self._info.name
 
     @property
-    def network(self) -> Network:
+    def network(self) -> cnm.Network:
         """The network."""
         return self._network
 
     @property
-    def sandbox(self) -> Sandbox | None:
+    def sandbox(self) -> cnm.Sandbox | None:
         """The sandbox that the endpoint is joined to, or None."""
         if self._attachment is None:
             return None
@@ -165,7 +162,7 @@ class Endpoint:
         event = EndpointInspected(endpoint=self._info)
         return await self._services.handle(self._driver, event) or {}
 
-    async def join(self, sandbox: Sandbox) -> None:
+    async def join(self, sandbox: cnm.Sandbox) -> None:
         """Give the sandbox an interface on the network.
 
         Traffic can flow when this returns. If it fails or is cancelled, the sandbox is

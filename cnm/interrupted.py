@@ -53,9 +53,7 @@ def _deed(value: Value) -> Deed:
 
 
 def _endpoint(services: Services, value: Value) -> Endpoint | None:
-    identity = str(value["object"])
-    found = (network.directory.get(identity) for network in services.networks)
-    return next((endpoint for endpoint in found if endpoint is not None), None)
+    return services.networks.endpoints.get(str(value["object"]))
 
 
 async def _undo_network(

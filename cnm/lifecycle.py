@@ -19,7 +19,6 @@ from .directory import Directory
 from .dns import open_names
 from .errors import (
     CNMError,
-    NetworkNotFound,
     SandboxNotFound,
     SubscriberTooSlow,
     TeardownError,
@@ -44,7 +43,7 @@ from .linux.lifelines import Lifelines
 from .linux.privileges import require_capabilities
 from .linux.reaper import Reaper
 from .linux.removals import Removals
-from .network import Network
+from .networks import Networks
 from .plugins import DriverRegistry
 from .ports import PortMapper, Proxy
 from .running import Running
@@ -195,7 +194,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Services:
         ipam_drivers=ipam_drivers,
         observers=observers,
         address_pools=pools,
-        networks=Directory[Network](NetworkNotFound),
+        networks=Networks(),
         sandboxes=Directory[Sandbox](SandboxNotFound),
     )
     stack.callback(services.bus.close)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
+
+import cnm
 
 from . import allocation, connecting, leaving
 from .directory import Directory
@@ -38,9 +40,6 @@ from .types import (
     TransportPort,
 )
 
-if TYPE_CHECKING:
-    from .sandbox import Sandbox
-
 
 class Network:
     """A group of endpoints that reach each other."""
@@ -62,7 +61,9 @@ class Network:
         self._deleting = False
         self.lock: anyio.Lock = anyio.Lock(fast_acquire=True)
         self.directory: Directory[Endpoint] = Directory(
-            EndpointNotFound, f" in network {info.name}"
+            EndpointNotFound,
+            f" in network {info.name}",
+            services.networks.endpoints,
         )
 
     def __repr__(self) -> str:
@@ -236,7 +237,7 @@ class Network:
 
     async def connect(
         self,
-        sandbox: Sandbox,
+        sandbox: cnm.Sandbox,
         *,
         name: str = "",
         address: str | IPAddress | None = None,
@@ -294,7 +295,7 @@ class Network:
             )
         return self._driver, request
 
-    async def disconnect(self, sandbox: Sandbox) -> None:
+    async def disconnect(self, sandbox: cnm.Sandbox) -> None:
         """Remove the sandbox's endpoints on this network.
 
         :raises EndpointNotFound: if it has none
@@ -324,6 +325,7 @@ class Network:
         await self._record(info, state)
         self._services.routes.regard(*self._state.links)
         self._services.routes.disregard(*state.links)
+        self._services.networks.move(self, state)
         self._info, self._state = info, state
         for endpoint in self.endpoints:
             endpoint.renew(info)

@@ -108,7 +108,7 @@ async def _take_up(services: Services, network: Network) -> None:
         endpoints = inspection.joined(network)
         event = NetworkRestored(network=network.info, endpoints=endpoints)
         state = await services.answer(driver, event, NetworkState, NoneType)
-        if state is not None and state.state != network.info.driver_state:
+        if state is not None and state != network.state:
             await network.renew(state)
         network.recovered(driver)
         for endpoint in network.endpoints:

@@ -22,6 +22,7 @@ from .linux.forgetter import Forgetter
 from .linux.lifelines import Lifelines
 from .linux.reaper import Reaper
 from .linux.removals import Removals
+from .networks import Networks
 from .plugins import Driver, DriverRegistry
 from .reports import RestoreReport
 from .rollback import Rollback
@@ -31,7 +32,6 @@ from .types import AddressPool, EndpointInfo, IPNetwork
 from .validation import shown
 
 if TYPE_CHECKING:
-    from .network import Network
     from .ports import PortMapper, Proxy
     from .sandbox import Sandbox
 
@@ -80,7 +80,7 @@ class Services:
     ipam_drivers: DriverRegistry
     observers: DriverRegistry
     address_pools: tuple[AddressPool, ...]
-    networks: Directory[Network]
+    networks: Networks
     sandboxes: Directory[Sandbox]
     turns: Turns = field(default_factory=Turns)
     capabilities: dict[str, Capability] = field(default_factory=dict)
@@ -97,8 +97,8 @@ class Services:
         network = self.networks.get(identity)
         if network is not None:
             return not network.deleting
-        found = (each.directory.get(identity) for each in self.networks)
-        return any(e is not None and e.joined and not e.leaving for e in found)
+        endpoint = self.networks.endpoints.get(identity)
+        return endpoint is not None and endpoint.joined and not endpoint.leaving
 
     def require_sandbox(self, sandbox: Sandbox) -> None:
         """Check that an argument is a sandbox of this controller.

@@ -6,15 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import cnm
+
 from .errors import InvalidError
 from .reports import Difference, RestoreReport
 from .types import EndpointInfo, Finding, SandboxInfo
 from .validation import shown
 
 if TYPE_CHECKING:
-    from .dns import NameStatistics
     from .running import Running
-    from .sandbox import Sandbox
 
 
 class Upkeep(ABC):
@@ -31,7 +31,7 @@ class Upkeep(ABC):
         return self._work.services.report
 
     @property
-    def name_statistics(self) -> NameStatistics:
+    def name_statistics(self) -> cnm.NameStatistics:
         """What the programs of all sandboxes have asked the resolvers so far."""
         return self._work.services.names.statistics
 
@@ -70,7 +70,7 @@ class Upkeep(ABC):
         return await self._work.repair()
 
     async def gc(
-        self, live: Iterable[Sandbox | str]
+        self, live: Iterable[cnm.Sandbox | str]
     ) -> tuple[SandboxInfo | EndpointInfo, ...]:
         """Remove the sandboxes that nobody needs any more, and all stray endpoints.
 

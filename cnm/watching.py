@@ -111,9 +111,8 @@ class Watcher:
 
     def _is_parent(self, index: int) -> bool:
         """Tell whether a network cannot do without a link that is somebody else's."""
-        return any(
-            index in network.state.parents for network in self._services.networks
-        )
+        networks = self._services.networks.at(index)
+        return any(index in network.state.parents for network in networks)
 
     def _link_gone(self, change: LinkGone) -> None:
         if self._is_parent(change.index):
@@ -141,7 +140,7 @@ class Watcher:
 
     def _route_gone(self, change: RouteGone) -> None:
         """Take a lost route for a bridge that is down, or has lost an address."""
-        for network in self._services.networks:
+        for network in self._services.networks.at(change.index):
             if change.index in network.links and not network.deleting:
                 self._damaged.set()
 

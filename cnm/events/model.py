@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+import cnm
+
 from ..answers import Capability, JoinInfo, LeaveInfo, PublishInfo
 from ..reports import Difference, RestoreReport
 from ..types import (
@@ -23,9 +25,9 @@ from ..types import (
 from .base import DriverEvent, Event
 
 if TYPE_CHECKING:
-    from ..firewall import Firewall
-    from ..linux import Kernel
-    from ..ports import PortMapper
+    import cnm.firewall
+    import cnm.linux
+    import cnm.ports
 
 
 # --- networks -------------------------------------------------------------------------
@@ -205,9 +207,9 @@ class DriverLoaded(DriverEvent[Capability | None]):
     name: ClassVar[str] = "driver.loaded"
     driver: str
     controller: str
-    kernel: Kernel
-    firewall: Firewall
-    ports: PortMapper
+    kernel: cnm.linux.Kernel
+    firewall: cnm.firewall.Firewall
+    ports: cnm.ports.PortMapper
     allow_direct_routing: bool = False
 
 

@@ -28,6 +28,7 @@ LEVELS = (
     ("absent", "findings"),
     ("allocation", "interfaces", "journal", "settings", "turns"),
     ("sandbox_plans",),
+    ("networks",),
     ("services", "service_records", "claim"),
     ("naming",),
     ("roles",),

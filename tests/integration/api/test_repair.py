@@ -13,6 +13,7 @@ import pytest
 
 import cnm
 from cnm import Controller, SQLiteStore
+from cnm.driver import NetworkChecked, NetworkState, hookimpl
 from cnm.linux import (
     NETLINK_NETFILTER,
     NetlinkSocket,
@@ -27,6 +28,7 @@ from cnm.linux import (
     set_link,
 )
 from cnm.linux.nftables import Batch, commit, list_chains_of_all, list_rules_of
+from cnm.testing.fakes import FakeDriver
 
 from ...conftest import host_links
 from .test_restore import remove_all
@@ -317,6 +319,38 @@ async def test_a_network_that_could_not_be_restored(tmp_path: Path) -> None:
             await network.create_endpoint("more", address="10.9.0.2")
         await network.connect(await controller.create_sandbox("three"))
     await remove_all(path)
+
+
+class Mover(FakeDriver):
+    """Says that a network's link is gone, and makes another; its state is the same."""
+
+    links = (1000,)
+
+    @hookimpl
+    async def cnm_network_created(self, event: cnm.NetworkCreated) -> NetworkState:
+        return NetworkState(links=self.links)
+
+    @hookimpl
+    async def cnm_network_checked(
+        self, event: NetworkChecked
+    ) -> tuple[cnm.Difference, ...]:
+        return (cnm.Difference(subject=event.network, problem="its link is gone"),)
+
+    @hookimpl
+    async def cnm_network_restored(self, event: cnm.NetworkRestored) -> NetworkState:
+        return NetworkState(links=self.links)
+
+
+async def test_a_link_that_is_another_one_now() -> None:
+    driver = Mover()
+    async with Controller(drivers={"mover": driver}, on_damage="report") as controller:
+        network = await controller.create_network("front", driver="mover")
+        driver.links = (1001,)
+        (mended,) = await controller.repair()
+        assert mended.mended
+        assert network.links == (1001,)
+        found = controller._services.networks.at
+        assert (found(1000), found(1001)) == ((), (network,))
 
 
 async def test_it_is_only_reported(passive: Controller) -> None:

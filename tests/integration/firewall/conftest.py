@@ -13,6 +13,12 @@ from tests.integration.lab import Namespace, make_router
 from .world import NETWORKS, World, rules
 
 
+@pytest.fixture
+def host() -> Iterator[Namespace]:
+    with Namespace("host") as namespace:
+        yield namespace
+
+
 @pytest.fixture(params=[False])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     """Networks with servers; the parameter is whether br_netfilter is in use."""

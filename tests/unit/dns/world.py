@@ -28,6 +28,7 @@ from cnm.types import IPAddress
 Script: TypeAlias = Callable[[NameServer, Question], Awaitable[Message]]
 BOX = SandboxInfo(id="id", name="box", key="", created=datetime.now(UTC))
 SERVER = NameServer(ip_address("192.0.2.53"))
+THREE = ["10.9.0.2", "10.9.0.3", "10.9.0.4"]
 INSIDE = NameServer(ip_address("192.0.2.53"), inside=True)
 
 
