@@ -109,16 +109,23 @@ async def forget(
     :return: what failed, if forced
     """
     failures: list[Exception] = []
+    ipam: Driver | None = None
+    try:
+        ipam = await services.ipam(info.network.ipam)  # it may have been uninstalled
+    except Exception as exc:
+        if not force:
+            raise
+        failures.append(exc)
     try:
         await services.handle(driver, EndpointDeleted(endpoint=info))
     except Exception as exc:
         if not force:
             raise
         failures.append(exc)
-    ipam = await services.ipam(info.network.ipam)
     own = (info.address, info.address6)
     try:
-        await allocation.release_addresses(ipam, info.network, info.id, own)
+        if ipam is not None:
+            await allocation.release_addresses(ipam, info.network, info.id, own)
     except Exception as exc:
         if not force:
             raise

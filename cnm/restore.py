@@ -172,27 +172,39 @@ async def _restore_network(
     info, state = network_info(value), network_state(value)
     endpoints = [endpoint_info(record.value, info) for record in joined]
     driver: Driver | None = None
-    fault = ""
+    faults: list[str] = []
     if not info.config_only:
+        faults += await _restore_subnets(services, info)
+        known = state
         try:
+            # without its subnets, what there is of it goes on
             driver = await services.driver(info.driver)
-            ipam = await services.ipam(info.ipam)
-            await allocation.restore_network(ipam, info)
-            known = state
             info, state = await _tell_restored(services, driver, info, state, endpoints)
-            if state.links != known.links:
-                findings.add(info, "remade", "it was gone from the kernel")
-            else:
-                findings.add(info, "kept")
         except CNMError as exc:
-            fault = str(exc)
-            driver = driver or AbsentDriver(info.driver, fault)
-            findings.add(info, "failed", fault)
+            faults.append(str(exc))
+            driver = driver or AbsentDriver(info.driver, str(exc))
+        if faults:
+            findings.add(info, "failed", "; ".join(faults))
+        elif state.links != known.links:
+            findings.add(info, "remade", "it was gone from the kernel")
+        else:
+            findings.add(info, "kept")
+    fault = "; ".join(faults)
     services.routes.disregard(*state.links)
     with services.networks.reserve(info.name):
         services.networks.add(Network(services, driver, info, state, fault=fault))
         services.names.serve(info)
     return {endpoint.id: endpoint for endpoint in endpoints}
+
+
+async def _restore_subnets(services: Services, info: NetworkInfo) -> list[str]:
+    """Reserve a network's subnets again; return why that is not possible."""
+    try:
+        ipam = await services.ipam(info.ipam)
+        await allocation.restore_network(ipam, info)
+    except CNMError as exc:
+        return [str(exc)]
+    return []
 
 
 async def _tell_restored(

@@ -13,6 +13,7 @@ from anyio.abc import SocketStream
 
 import cnm
 from cnm import Controller, SQLiteStore
+from cnm.ipam.default import DefaultIPAM
 from cnm.lifecycle import remove_table
 from cnm.linux import NetlinkSocket, delete_link, get_link, namespaces, parse_link
 
@@ -249,4 +250,35 @@ async def test_a_failing_body_keeps_what_persists(path: Path) -> None:
             await controller.create_network("front", options={"name": "br0"})
             raise KeyError("x")
     assert "br0" in host_links()
+    await remove_all(path)
+
+
+async def test_what_is_left_of_an_uninstalled_ipam_driver_is_removed(
+    path: Path,
+) -> None:
+    def controller(**drivers: object) -> Controller:
+        return Controller(store=SQLiteStore(path), ipam_drivers=drivers)
+
+    async with controller(own=DefaultIPAM) as running:
+        for name in ("first", "second"):
+            network = await running.create_network(name, ipam="own")
+            await network.connect(await running.create_sandbox(name))
+    async with controller() as running:
+        first, second = running.networks
+        (endpoint,) = first.endpoints
+        with pytest.raises(cnm.TeardownError) as caught:
+            await endpoint.sandbox.delete()  # type: ignore[union-attr]
+        assert [type(it) for it in caught.value.exceptions] == [cnm.DriverNotFound]
+        (box,) = running.sandboxes
+        (endpoint,) = second.endpoints
+        await endpoint.leave()
+        with pytest.raises(cnm.DriverNotFound):
+            await endpoint.delete()
+        assert second.endpoints == (endpoint,)
+        for network in (first, second):
+            with pytest.raises(cnm.TeardownError):
+                await network.delete(force=True)
+        assert (running.networks, running.sandboxes) == ((), (box,))
+        assert (first.endpoints, second.endpoints) == ((), ())
+        assert await running.check() == ()
     await remove_all(path)
