@@ -279,6 +279,6 @@ async def test_what_is_left_of_an_uninstalled_ipam_driver_is_removed(
             with pytest.raises(cnm.TeardownError):
                 await network.delete(force=True)
         assert (running.networks, running.sandboxes) == ((), (box,))
-        assert (first.endpoints, second.endpoints) == ((), ())
+        assert [*first.endpoints, *second.endpoints] == []
         assert await running.check() == ()
     await remove_all(path)
