@@ -1,13 +1,15 @@
 """Having connections be forgotten, in the background.
 
 Going through the table of connections takes the kernel some milliseconds, however few
-there are: nobody waits for that, and what comes together is done together.
+there are: nobody waits for that, what comes together is done together, and it takes no
+more than a small part of a processor's time.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
 
 #: protocol, address of the host, port
 Port: TypeAlias = "tuple[Proto, IPAddress | None, int]"
+
+#: How many times as long as it takes is waited before the next time, and how many
+#: seconds at most.
+_PAUSE = 20
+_LONGEST_PAUSE = 1.0
 
 _logger = logging.getLogger(__name__)
 
@@ -45,7 +52,7 @@ class Forgetter:
     Who uses one of them anew waits until that has been done, with :meth:`settle` and
     :meth:`settle_ports`: the next owner's connections would be forgotten, too.
 
-    :param delay: seconds to wait for further ones
+    :param delay: seconds to wait for further ones, at least
     """
 
     def __init__(self, kernel: Kernel, *, delay: float = 0.1) -> None:
@@ -100,11 +107,15 @@ class Forgetter:
 
     async def run(self) -> None:
         """Forget when there is something to forget, until cancelled."""
+        pause = self._delay
         while True:
             await self._wanted.wait()
-            await anyio.sleep(self._delay)
+            await anyio.sleep(pause)
             self._wanted = anyio.Event()
+            began = time.monotonic()
             await self.flush()
+            took = time.monotonic() - began
+            pause = min(max(self._delay, took * _PAUSE), _LONGEST_PAUSE)
 
     async def flush(self) -> None:
         """Forget now."""
