@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 from ..errors import KernelError
 from ..linux import SandboxSockets, Sockets, sysctl
@@ -16,8 +16,7 @@ from .situation import Situation
 from .sockets import RESOLVER4, RESOLVER6, Listeners, listen
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class State:
+class State(NamedTuple):
     """What there is of a sandbox's names.
 
     :ivar lines: the lines of its hosts file that are ours; None without a file
@@ -91,8 +90,7 @@ class Preparation:
                 ipv6=situation.only_ipv6,
                 redirect=situation.serves_names,
             )
-            state = replace(
-                state,
+            state = state._replace(
                 addresses=tuple(it.address for it in self.listeners),
                 redirected=any(it.redirected for it in self.listeners),
             )
@@ -116,7 +114,7 @@ class Preparation:
         nameserver = self._nameserver(state.addresses)
         if nameserver != state.nameserver or state.lines is None:
             files.write_resolv_conf(self._resolv_conf(nameserver), fresh=fresh)
-        return replace(state, lines=lines, nameserver=nameserver)
+        return state._replace(lines=lines, nameserver=nameserver)
 
     def _base(self, sockets: Sockets, sandbox: SandboxSockets) -> list[str]:
         """Plan: return what a new hosts file begins with."""

@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..types import IPAddress, IPNetwork
 
@@ -61,8 +62,7 @@ class ResolvConf:
         )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Overrides:
+class Overrides(NamedTuple):
     """What a sandbox has been given in place of what its host has.
 
     :ivar search: the domain ``.`` stands for none

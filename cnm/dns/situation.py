@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..requests import HOST_GATEWAY
 from ..types import EndpointInfo, IPAddress, SandboxInfo
@@ -16,8 +16,7 @@ from .zone import Host
 SHORT_ID = 12
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Situation:
+class Situation(NamedTuple):
     """A sandbox, and what it is joined to.
 
     :ivar directory: where its files are

@@ -14,7 +14,6 @@ import socket
 import struct
 import sys
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from ..errors import KernelError, MissingCapability, MissingFeature, NetlinkError
@@ -74,8 +73,7 @@ class _Scratch(threading.local):
 _scratch = _Scratch()
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One netlink message that is to be sent.
 
     :ivar kind: message type

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from ..requests.specs import PROTOCOLS, overlap
 from ..types import EndpointInfo, IPAddress, PortBinding, PortRequest, Proto
@@ -193,8 +193,7 @@ def problems(publication: Publication, host: Host) -> list[str]:
     return list(found)
 
 
-@dataclass(frozen=True, slots=True)
-class _Family:
+class _Family(NamedTuple):
     """What an endpoint is in one address family."""
 
     version: int
