@@ -63,7 +63,7 @@ class Forgetter:
         # what waits, and what is under way; guarded by a lock that is never held long
         self._guard = threading.Lock()
         self._addresses: set[IPAddress] = set()
-        self._ports: set[Port] = set()
+        self._ports: dict[tuple[Proto, int], set[IPAddress | None]] = {}
 
     def addresses(self, addresses: Iterable[IPAddress]) -> None:
         """Forget what comes from addresses, and what goes to them."""
@@ -74,7 +74,8 @@ class Forgetter:
     def ports(self, ports: Iterable[Port]) -> None:
         """Forget what was sent to ports of the host, see :func:`forget_ports`."""
         with self._guard:
-            self._ports.update(ports)
+            for proto, address, port in ports:
+                self._ports.setdefault((proto, port), set()).add(address)
         self._wanted.set()
 
     async def settle(self, addresses: Iterable[IPAddress]) -> None:
@@ -93,17 +94,16 @@ class Forgetter:
         """
         if not self._ports:
             return
-        busy = self.busy
         wanted = {(it.proto, it.host_port) for it in requests if not it.host_port_end}
         wanted |= {(it.proto, it.host_port) for it in former}
-        if not busy.isdisjoint(wanted):
+        if not wanted.isdisjoint(self._ports):
             await self.flush()
 
     @property
     def busy(self) -> frozenset[tuple[Proto, int]]:
         """Ports of which something is still to be forgotten."""
         with self._guard:
-            return frozenset((proto, port) for proto, _, port in self._ports)
+            return frozenset(self._ports)
 
     async def run(self) -> None:
         """Forget when there is something to forget, until cancelled."""
@@ -126,9 +126,18 @@ class Forgetter:
         """Plan: forget now."""
         with self._flushing:
             with self._guard:
-                addresses, ports = frozenset(self._addresses), frozenset(self._ports)
+                addresses = frozenset(self._addresses)
+                ports = [
+                    (proto, address, port)
+                    for (proto, port), found in self._ports.items()
+                    for address in found
+                ]
             if addresses or ports:
                 forget_now(sockets, addresses, ports)
             with self._guard:
                 self._addresses -= addresses
-                self._ports -= ports
+                for proto, address, port in ports:
+                    found = self._ports[proto, port]
+                    found.remove(address)
+                    if not found:
+                        del self._ports[proto, port]

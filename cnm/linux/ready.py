@@ -12,6 +12,9 @@ from .procfs import ProcFS
 from .sandboxes import SandboxSockets, make_sandbox
 
 _NICE = 10
+#: Seconds from when one is taken until the next is made: whoever has taken it goes on
+#: first, and needs the same locks.
+_REST = 0.01
 _logger = logging.getLogger(__name__)
 
 
@@ -20,7 +23,8 @@ class Ready:
 
     The kernel takes 0.6 ms to make one, more than for anything else in a join. None is
     made before the first is asked for. From then on one is kept ready, and twice as
-    many whenever that has not been enough.
+    many whenever that has not been enough. Those that have been taken are replaced a
+    little later, when whoever has taken one is through with the kernel.
 
     Nothing is left of them when the process ends: nobody but its file descriptors keeps
     them alive.
@@ -72,9 +76,10 @@ class Ready:
             # whoever needs one now goes first
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
             while self._is_needed():
-                made = make_sandbox(self._home, procfs)
-                with self._changed:
-                    self._spare.append(made)
+                while self._are_too_few:
+                    made = make_sandbox(self._home, procfs)
+                    with self._changed:
+                        self._spare.append(made)
         except KernelError as exc:
             # whoever needs one makes it, and is told why that is not possible
             _logger.warning("no network namespaces are kept ready: %s", exc)
@@ -83,10 +88,13 @@ class Ready:
             with self._changed:
                 self._thread, self._wanted = None, 0
 
+    @property
+    def _are_too_few(self) -> bool:
+        return len(self._spare) < self._wanted and not self._closed
+
     def _is_needed(self) -> bool:
         """Wait until there are too few; return False when no more are to be made."""
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._closed or len(self._spare) < self._wanted
-            )
+            self._changed.wait_for(lambda: self._closed or self._are_too_few)
+            self._changed.wait_for(lambda: self._closed, _REST)
             return not self._closed
