@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from .endpoint import Endpoint
-from .errors import CNMError, NetlinkError
+from .errors import CNMError, KernelError, NetlinkError
 from .events import NetworkChecked
 from .gateways import elect
 from .interfaces import is_there
@@ -98,13 +98,16 @@ def expected(services: Services, sandbox: Sandbox) -> tuple[Expected, ...]:
 def examine(
     sockets: Sockets, key: str, interfaces: Sequence[Expected]
 ) -> tuple[Damage, ...]:
-    """Plan: return what is wrong in a sandbox."""
-    if not is_there(key):  # though sockets of ours may still be in it
-        return (Damage(info=None, problem="its namespace is gone", gone=True),)
-    with sockets.sandbox(key) as sandbox:
-        return tuple(
-            damage for each in interfaces for damage in _examine(sandbox, each)
-        )
+    """Plan: return what is wrong in a sandbox, or why nobody can tell."""
+    try:
+        if not is_there(key):  # though sockets of ours may still be in it
+            return (Damage(info=None, problem="its namespace is gone", gone=True),)
+        with sockets.sandbox(key) as sandbox:
+            return tuple(
+                damage for each in interfaces for damage in _examine(sandbox, each)
+            )
+    except KernelError as exc:
+        return (Damage(info=None, problem=f"it cannot be looked into: {exc}"),)
 
 
 def _examine(sandbox: SandboxSockets, each: Expected) -> Iterator[Damage]:

@@ -154,7 +154,10 @@ async def _repair_sandbox(
         found = [
             Difference(subject=damage.info or sandbox.info, problem=damage.problem)
         ]
-        reason = broken.get(damage.info.network.id) if damage.info else None
+        if damage.info is not None:
+            reason = broken.get(damage.info.network.id)
+        else:
+            reason = None if damage.gone else damage.problem
         if reason is not None:
             result += [replace(it, error=reason) for it in found]
             continue

@@ -25,7 +25,7 @@ from .findings import Findings
 from .firewall import adopt_forwarding
 from .inspection import Damage, Expected, expected, missing
 from .linux import SandboxSockets, Sockets, namespaces
-from .linux.lifelines import find_process
+from .linux.lifelines import NO_PROCESS, find_process
 from .network import Network
 from .plugins import Driver
 from .records import (
@@ -111,6 +111,8 @@ async def _restore_sandbox(
     try:
         os.close(namespaces.open_namespace(info.key))
     except KernelError as exc:
+        if exc.errno not in namespaces.GONE:
+            raise
         findings.lost[info.id] = info
         findings.add(info, "dropped", f"its namespace is gone: {exc.strerror}")
         return
@@ -125,7 +127,9 @@ async def _bind_again(services: Services, info: SandboxInfo, since: int) -> None
     """Have a sandbox end with its process, if that still runs; or soon, if not."""
     try:
         process, descriptor = await services.kernel.run(find_process, info.bound_to)
-    except KernelError:
+    except KernelError as exc:
+        if exc.errno not in NO_PROCESS:
+            raise
         return
     if process.started == since:
         services.lifelines.tie(info.id, descriptor)

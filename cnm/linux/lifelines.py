@@ -14,6 +14,10 @@ from ..errors import KernelError
 from .kernel import Sockets
 
 
+#: What says that there is no process of an id; after other errors nobody can tell.
+NO_PROCESS = frozenset({errno.ESRCH, errno.ENOENT, errno.EINVAL})
+
+
 @dataclass(frozen=True, slots=True)
 class Process:
     """A process, told from others that had, or will have, its id.

@@ -1,0 +1,99 @@
+"""What is not lost because the process lacks something for a while."""
+
+from __future__ import annotations
+
+import errno
+import resource
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+import cnm
+from cnm import Controller, SQLiteStore
+from cnm.linux import lifelines, namespaces
+
+from .test_restore import remove_all
+from .traffic import serving, tcp
+
+OUT_OF_FILES = OSError(errno.EMFILE, "Too many open files")
+
+
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    """Have the process have as many open files as it may have."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+async def test_sandboxes_are_not_taken_for_gone() -> None:
+    async with Controller(on_damage="report") as controller:
+        network = await controller.create_network("front", subnets=["10.9.0.0/24"])
+        boxes = [await controller.create_sandbox(name) for name in ("one", "two")]
+        for box in boxes:
+            await network.connect(box)
+        with no_more_files():
+            found = await controller.check()
+            mended = await controller.repair()
+        for differences in (found, mended):
+            blind = [it for it in differences if isinstance(it.subject, cnm.SandboxInfo)]
+            assert [it.subject for it in blind] == [box.info for box in boxes]
+            assert not any(it.mended for it in blind)
+            for it in blind:
+                assert it.problem.startswith("it cannot be looked into: ")
+        assert controller.sandboxes == tuple(boxes)
+        assert await controller.check() == ()
+        async with serving(*boxes):
+            assert await tcp(boxes[0], "10.9.0.3") == "10.9.0.2"
+
+
+async def test_a_start_fails_rather_than_lose_a_sandbox(tmp_path: Path) -> None:
+    path = tmp_path / "cnm.db"
+    async with Controller(store=SQLiteStore(path)) as controller:
+        key = (await controller.create_sandbox("box")).key
+    real = namespaces.os.open
+
+    def scarce(path: str, flags: int, mode: int = 0o777) -> int:
+        if path == key:
+            raise OUT_OF_FILES
+        return real(path, flags, mode)
+
+    with patch.object(namespaces.os, "open", scarce), pytest.raises(cnm.KernelError):
+        async with Controller(store=SQLiteStore(path)):
+            pass
+    async with Controller(store=SQLiteStore(path)) as controller:
+        assert [it.outcome for it in controller.restored.entries] == ["kept"]
+    await remove_all(path)
+
+
+@pytest.fixture
+def process() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        yield process
+        process.kill()
+
+
+async def test_a_start_fails_rather_than_think_a_process_dead(
+    tmp_path: Path, process: subprocess.Popen[bytes]
+) -> None:
+    path = tmp_path / "cnm.db"
+    async with Controller(store=SQLiteStore(path)) as controller:
+        await controller.create_sandbox("box", bound_to=process.pid)
+    with (
+        patch.object(lifelines.os, "pidfd_open", side_effect=OUT_OF_FILES),
+        pytest.raises(cnm.KernelError),
+    ):
+        async with Controller(store=SQLiteStore(path)):
+            pass
+    async with Controller(store=SQLiteStore(path)) as controller:
+        assert [it.outcome for it in controller.restored.entries] == ["kept"]
+        (box,) = controller.sandboxes
+        assert box.id in controller._services.lifelines
+    await remove_all(path)
