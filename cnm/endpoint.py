@@ -295,17 +295,22 @@ class Endpoint:
         await self._services.turns.take()
         async with self.lock:
             self._require()
-            await self._leave()
+            if failures := await self._leave():
+                raise TeardownError(f"taking out endpoint {self.name!r}", failures)
 
-    async def _leave(self) -> None:
+    async def _leave(self, *, force: bool = False) -> list[Exception]:
         attachment, sandbox = self._attachment, self.sandbox
         if attachment is None or sandbox is None:
             raise ForbiddenError(
                 f"cannot leave endpoint {self.name!r} with no attached sandbox"
             )
+        failures: list[Exception] = []
         async with sandbox.lock:
             with anyio.CancelScope(shield=True):
-                await leaving.leave(self._services, self, attachment, sandbox)
+                failures += await leaving.leave(
+                    self._services, self, attachment, sandbox, force=force
+                )
+        return failures
 
     def detached(self) -> None:
         """Note that the endpoint is not joined any more, and tell subscribers."""
@@ -354,25 +359,13 @@ class Endpoint:
         failures: list[Exception] = []
         services = self._services
         async with services.journal.operation("endpoint.delete", self.id) as operation:
-            if self._attachment is not None:
-                try:
-                    await self._leave()
-                except Exception as exc:
-                    failures.append(exc)
-                    self._abandon()
+            if self.sandbox is not None:
+                failures += await self._leave(force=True)
             failures += await leaving.forget(
                 services, self._driver, self._info, force=force
             )
             await operation.finish(Delete(ENDPOINT + self.id))
         return failures
-
-    def _abandon(self) -> None:
-        """Forget a sandbox that could not be left in order."""
-        sandbox = self.sandbox
-        self.detached()
-        if sandbox is not None:
-            sandbox.detach(self)
-            self._services.reaper.want(sandbox.key)
 
     def discard(self) -> None:
         """Note that it has not come into being."""

@@ -221,6 +221,7 @@ async def abandon(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> N
 async def _forget(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> None:
     """Forget that an endpoint was joined, which its sandbox does not have any more."""
     services.names.leave(endpoint.info)
+    failures: list[Exception] = []
     async with Rollback() as rollback:
         changes = await publishing.settle(
             services,
@@ -228,7 +229,10 @@ async def _forget(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> N
             [*sandbox.members(), Member(endpoint=endpoint, info=endpoint.info)],
             rollback,
             tolerant=True,
+            failures=failures,
         )
+    for exc in failures:
+        _logger.error("ports of %r may still be published: %s", endpoint.name, exc)
     record = endpoint_record(replace(endpoint.info, ports=()), None)
     others = [it.record() for it in changes if it.endpoint is not endpoint]
     await services.journal.write_or_postpone(

@@ -9,7 +9,7 @@ from types import NoneType
 
 import anyio
 
-from . import allocation, attaching, inspection, joining, publishing
+from . import allocation, attaching, inspection, joining, republishing
 from .endpoint import Endpoint
 from .errors import CNMError, NetworkNotFound
 from .events import NetworkRestored
@@ -114,7 +114,7 @@ async def _take_up(services: Services, network: Network) -> None:
         for endpoint in network.endpoints:
             endpoint.recovered(driver)
             if not fault:
-                await publishing.again(services, endpoint)
+                await republishing.again(services, endpoint)
         if fault:
             await _publish(services, network)
     services.bus.publish(NetworkRestored(network=network.info))
@@ -141,7 +141,7 @@ async def _publish(services: Services, network: Network) -> None:
     for sandbox in filter(None, joined):
         async with sandbox.lock:
             one = (sandbox.info, sandbox.members())
-            await publishing.restore(services, [one], Findings())
+            await republishing.restore(services, [one], Findings())
 
 
 async def _repair_sandbox(

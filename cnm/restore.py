@@ -10,7 +10,7 @@ from dataclasses import replace
 from types import NoneType
 from typing import cast
 
-from . import allocation, interfaces, interrupted, publishing, repair
+from . import allocation, interfaces, interrupted, repair, republishing
 from .absent import AbsentDriver
 from .dns import Preparation
 from .endpoint import Endpoint
@@ -76,7 +76,7 @@ async def restore(services: Services) -> RestoreReport:
     await _restore_networks(services, findings)
     damages = await _look_inside(services)
     published = ((sandbox.info, sandbox.members()) for sandbox in services.sandboxes)
-    await publishing.restore(services, published, findings)
+    await republishing.restore(services, published, findings)
     await interrupted.resolve(services, findings)
     gone = [Delete(SANDBOX + identity) for identity in findings.lost]
     if gone:

@@ -32,7 +32,7 @@ LEVELS = (
     ("services", "service_records", "claim"),
     ("naming",),
     ("roles",),
-    ("creation", "publishing", "joining", "leaving", "attaching"),
+    ("creation", "publishing", "republishing", "joining", "leaving", "attaching"),
     ("endpoint",),
     ("connecting",),
     ("network", "sandbox", "sandbox_io"),

@@ -80,7 +80,12 @@ async def test_a_start_goes_on(tmp_path: Path) -> None:
     planner.broken = {"left", "published"}
     async with controller(path, planner) as running:
         outcomes = {str(it): it.outcome for it in running.restored.entries}
-        assert sorted(outcomes.values()) == ["detached", "dropped", "failed", *["kept"] * 2]
+        assert sorted(outcomes.values()) == [
+            "detached",
+            "dropped",
+            "failed",
+            *["kept"] * 2,
+        ]
         (failed,) = [it for it, outcome in outcomes.items() if outcome == "failed"]
         assert "its ports are not published" in failed
         assert [it.name for it in running.sandboxes] == ["kept"]

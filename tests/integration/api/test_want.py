@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
 import subprocess
 from collections.abc import Iterator
@@ -14,7 +15,6 @@ import pytest
 
 import cnm
 from cnm import Controller, SQLiteStore
-from cnm.linux import lifelines, namespaces
 
 from .test_restore import remove_all
 from .traffic import serving, tcp
@@ -43,7 +43,9 @@ async def test_sandboxes_are_not_taken_for_gone() -> None:
             found = await controller.check()
             mended = await controller.repair()
         for differences in (found, mended):
-            blind = [it for it in differences if isinstance(it.subject, cnm.SandboxInfo)]
+            blind = [
+                it for it in differences if isinstance(it.subject, cnm.SandboxInfo)
+            ]
             assert [it.subject for it in blind] == [box.info for box in boxes]
             assert not any(it.mended for it in blind)
             for it in blind:
@@ -58,14 +60,14 @@ async def test_a_start_fails_rather_than_lose_a_sandbox(tmp_path: Path) -> None:
     path = tmp_path / "cnm.db"
     async with Controller(store=SQLiteStore(path)) as controller:
         key = (await controller.create_sandbox("box")).key
-    real = namespaces.os.open
+    real = os.open
 
     def scarce(path: str, flags: int, mode: int = 0o777) -> int:
         if path == key:
             raise OUT_OF_FILES
         return real(path, flags, mode)
 
-    with patch.object(namespaces.os, "open", scarce), pytest.raises(cnm.KernelError):
+    with patch("os.open", scarce), pytest.raises(cnm.KernelError):
         async with Controller(store=SQLiteStore(path)):
             pass
     async with Controller(store=SQLiteStore(path)) as controller:
@@ -87,7 +89,7 @@ async def test_a_start_fails_rather_than_think_a_process_dead(
     async with Controller(store=SQLiteStore(path)) as controller:
         await controller.create_sandbox("box", bound_to=process.pid)
     with (
-        patch.object(lifelines.os, "pidfd_open", side_effect=OUT_OF_FILES),
+        patch("os.pidfd_open", side_effect=OUT_OF_FILES),
         pytest.raises(cnm.KernelError),
     ):
         async with Controller(store=SQLiteStore(path)):
