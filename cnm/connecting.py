@@ -24,6 +24,7 @@ async def create(
     with network.directory.reserve(request.name):
         info = await creation.create_endpoint(services, driver, network.info, request)
         created = Endpoint(services, network, driver, info)
+        created.renew(network.info)  # it may be another one than we began with
         network.directory.add(created)
     services.bus.publish(EndpointCreated(endpoint=info))
     return created
@@ -67,6 +68,7 @@ async def _at_once(
         endpoint = Endpoint(services, network, driver, info)
         async with endpoint.lock:
             network.require()
+            endpoint.renew(network.info)
             # whoever removes the network by force waits for the lock
             network.directory.add(endpoint)
             rollback.push_sync(endpoint.discard)

@@ -193,8 +193,9 @@ class Endpoint:
         self.leaving = False
 
     def renew(self, network: NetworkInfo) -> None:
-        """Note that its network is not what it was."""
-        self._info = replace(self._info, network=network)
+        """Note what its network is now."""
+        if self._info.network is not network:
+            self._info = replace(self._info, network=network)
 
     def recovered(self, driver: Driver) -> None:
         """Note that its network has a driver now."""
@@ -225,7 +226,9 @@ class Endpoint:
     def note(self, change: Change) -> None:
         """Note what has become of its ports, and tell subscribers."""
         events = tuple(change.events())
+        network = self._info.network  # it may have been renewed meanwhile
         self._role, self._info = change.role, change.info
+        self.renew(network)
         for event in events:
             self._services.bus.publish(event)
 

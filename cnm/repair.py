@@ -174,8 +174,9 @@ async def _mend_sandbox(services: Services, sandbox: Sandbox, damage: Damage) ->
     if endpoint is None:
         return  # it has left meanwhile
     async with endpoint.lock, sandbox.lock:
-        with anyio.CancelScope(shield=True):
-            await _mend_interface(services, sandbox, endpoint)
+        if endpoint.sandbox is sandbox:
+            with anyio.CancelScope(shield=True):
+                await _mend_interface(services, sandbox, endpoint)
 
 
 async def _lose(services: Services, sandbox: Sandbox) -> None:

@@ -31,10 +31,12 @@ _TOGETHER = 64
 
 async def again(services: Services, endpoint: Endpoint) -> None:
     """Publish again what is published, now that the driver has mended the network."""
-    sandbox, role = endpoint.sandbox, endpoint.role
-    if sandbox is not None and role.requests:
-        async with sandbox.lock:
-            info = endpoint.info
+    sandbox = endpoint.sandbox
+    if sandbox is None or not endpoint.role.requests:
+        return
+    async with sandbox.lock:  # it may have left when we get it
+        info, role = endpoint.info, endpoint.role
+        if endpoint.sandbox is sandbox and role.requests:
             publishing = await tell(services, sandbox.info, endpoint, info, role)
             await publishing.do()
 
