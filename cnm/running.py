@@ -47,9 +47,11 @@ class Running:
         """Create a sandbox, or leave nothing of it."""
         services = self.services
         with services.sandboxes.reserve(request.name):
-            info = await creation.create_sandbox(services, request)
+            info, lifeline = await creation.create_sandbox(services, request)
             created = Sandbox(services, info, request)
             services.sandboxes.add(created)
+            if lifeline is not None:  # the process may have ended by now
+                services.lifelines.tie(info.id, lifeline)
         services.bus.publish(SandboxCreated(sandbox=created.info))
         return created
 
