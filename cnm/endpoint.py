@@ -333,9 +333,8 @@ class Endpoint:
     async def delete(self, *, force: bool = False) -> None:
         """Remove the endpoint, and give back its addresses.
 
-        Once begun, it is not interrupted by cancellation.
-
-        To delete it twice is no error.
+        Once begun, it is not interrupted by cancellation. To delete it twice is no
+        error.
 
         :param force: leave the sandbox first, and go on past failures; they are raised
             together at the end, when the endpoint is gone
@@ -351,10 +350,25 @@ class Endpoint:
                     f"endpoint with name {self.name!r} id {self.id[:12]} has active "
                     "containers"
                 )
-            failures: list[Exception] = []
-            with anyio.CancelScope(shield=True):
-                failures += await self._remove(force=force)
-                self.removed()
+            await self._delete(force=force)
+
+    async def collect(self) -> bool:
+        """Remove the endpoint by force, unless it is in a sandbox, or gone.
+
+        :return: whether it has been removed
+        """
+        await self._services.turns.take()
+        async with self.lock:
+            if self._deleted or self._attachment is not None:
+                return False
+            await self._delete(force=True)
+        return True
+
+    async def _delete(self, *, force: bool) -> None:
+        failures: list[Exception] = []
+        with anyio.CancelScope(shield=True):
+            failures += await self._remove(force=force)
+            self.removed()
         if failures:
             raise TeardownError(f"removing endpoint {self.name!r}", failures)
 

@@ -30,6 +30,7 @@ async def collect(
     keep = {sandbox.id for sandbox in live}
     removed: list[SandboxInfo | EndpointInfo] = []
     failures: list[Exception] = []
+    endpoints = [it for network in services.networks for it in network.endpoints]
     for sandbox in tuple(services.sandboxes):
         if sandbox.id not in keep:
             try:
@@ -37,16 +38,15 @@ async def collect(
             except CNMError as exc:
                 failures.append(exc)
             removed.append(sandbox.info)
-    for network in tuple(services.networks):
-        for endpoint in network.endpoints:
-            # one that is busy is being joined
-            if endpoint.joined or endpoint.lock.locked():
-                continue
-            try:
-                await endpoint.delete(force=True)
-            except CNMError as exc:
-                failures.append(exc)
-            removed.append(endpoint.info)
+    for endpoint in endpoints:
+        # one that is busy is being joined
+        if endpoint.joined or endpoint.lock.locked():
+            continue
+        try:
+            if await endpoint.collect():
+                removed.append(endpoint.info)
+        except CNMError as exc:
+            failures.append(exc)
     if failures:
         raise TeardownError("removing what is not live", failures)
     return tuple(removed)
