@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -156,7 +156,7 @@ async def remove_network(
     journal = services.journal
     async with journal.operation("network.delete", identity, intent) as operation:
         if force:
-            failures += await _remove_endpoints(network)
+            failures += await remove_endpoints(network.endpoints)
         if network.handler is not None:
             failures += await _dismantle(
                 services, network.handler, network.info, force=force
@@ -165,9 +165,10 @@ async def remove_network(
     return failures
 
 
-async def _remove_endpoints(network: Network) -> list[Exception]:
+async def remove_endpoints(endpoints: Iterable[Endpoint]) -> list[Exception]:
+    """Remove endpoints by force, one after the other; return what failed."""
     failures: list[Exception] = []
-    for each in network.endpoints:
+    for each in endpoints:
         try:
             await each.delete(force=True)
         except EndpointNotFound:

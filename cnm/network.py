@@ -299,13 +299,14 @@ class Network:
         """Remove the sandbox's endpoints on this network.
 
         :raises EndpointNotFound: if it has none
+        :raises TeardownError: if something failed on the way; they are gone then
         """
         self._services.require_sandbox(sandbox)
         mine = [it for it in sandbox.endpoints if it.network is self]
         if not mine:
             raise EndpointNotFound(sandbox.name, f" on network {self.name!r}")
-        for joined in mine:
-            await joined.delete(force=True)
+        if failures := await leaving.remove_endpoints(mine):
+            raise TeardownError(f"disconnecting sandbox {sandbox.name!r}", failures)
 
     async def _serve(self, change: Change) -> None:
         async with self.lock:

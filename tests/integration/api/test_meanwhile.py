@@ -12,6 +12,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+import cnm
 from cnm import Controller
 from cnm.driver import (
     Address,
@@ -117,3 +118,65 @@ async def test_an_endpoint_is_made_while_a_network_is_renewed(kind: type[Slow]) 
         (endpoint,) = network.endpoints
         assert network.info.driver_state == {"number": 1}
         assert endpoint.info.network is network.info
+
+
+async def test_an_endpoint_is_made_while_garbage_is_collected(slow: Slow) -> None:
+    async with running(slow) as controller:
+        network = await controller.create_network("front", "slow")
+        old, box = [await controller.create_sandbox(it) for it in ("old", "box")]
+        await network.connect(old)
+        removed: list[object] = []
+
+        async def collect() -> None:
+            removed.extend(await controller.gc([box]))
+
+        async with anyio.create_task_group() as tasks:
+            async with slow.held("endpoint.left") as came:
+                tasks.start_soon(collect)
+                await came.wait()
+                made = await network.create_endpoint("made")
+        assert removed == [old.info]
+        assert network.endpoints == (made,)
+        await made.join(box)
+
+
+async def test_an_endpoint_joins_while_garbage_is_collected(
+    slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(slow) as controller:
+        network = await controller.create_network("front", "slow")
+        box = await controller.create_sandbox("box")
+        endpoint = await network.create_endpoint("late")
+        came, go_on = anyio.Event(), anyio.Event()
+        removed: list[object] = []
+
+        async def take() -> None:
+            """Have the first one wait for its turn, and no other."""
+            if not came.is_set():
+                came.set()
+                await go_on.wait()
+
+        async def collect() -> None:
+            removed.extend(await controller.gc([box]))
+
+        monkeypatch.setattr(controller._services.turns, "take", take)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(collect)
+            await came.wait()
+            await endpoint.join(box)
+            go_on.set()
+        assert removed == []
+        assert (endpoint.joined, network.endpoints) == (True, (endpoint,))
+
+
+async def test_two_endpoints_are_disconnected_whose_driver_fails(slow: Slow) -> None:
+    async with running(slow) as controller:
+        network = await controller.create_network("front", "slow")
+        box = await controller.create_sandbox("box")
+        for name in ("one", "two"):
+            await network.connect(box, name=name)
+        slow.fail["endpoint.left"] = RuntimeError("no")
+        with pytest.raises(cnm.TeardownError, match="disconnecting sandbox 'box'") as caught:
+            await network.disconnect(box)
+        assert len(caught.value.exceptions) == 2
+        assert (network.endpoints, box.endpoints) == ((), ())
