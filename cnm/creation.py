@@ -206,7 +206,7 @@ async def create_sandbox(
     :return: with a pidfd of the process with which it is to end, if there is one
     """
     identity = choose_id()
-    key = naming.key(services, identity, request.netns)
+    key = naming.key(services.run_dir, identity, request.netns)
     info = SandboxInfo(
         id=identity,
         name=request.name,
@@ -232,12 +232,18 @@ async def create_sandbox(
         ) as operation:
             run, directory = services.kernel.run, situation.directory
             operation.push(run, sandbox_plans.drop_files, directory)
-            await run(_make, key, request.netns, files, operation, made)
-            if not naming.is_shared(services, info):
-                operation.push(run, sandbox_plans.drop_namespace, key)
+            async with services.tenants.coming(info):
+                await run(_make, key, request.netns, files, operation, made)
+            operation.push(_let_go, services, info)
             await operation.commit(made)
     services.names.adopt(files)
     return info, lifeline
+
+
+async def _let_go(services: Services, sandbox: SandboxInfo) -> None:
+    async with services.tenants.going(sandbox) as key:
+        if key:
+            await services.kernel.run(sandbox_plans.drop_namespace, key)
 
 
 def _make(

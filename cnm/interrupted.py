@@ -23,7 +23,7 @@ from .records import endpoint_info, network_info, sandbox_info
 from .reports import Outcome, Subject
 from .services import Services
 from .store import Delete
-from .types import JSON, EndpointInfo, SandboxInfo
+from .types import JSON, EndpointInfo
 
 Value: TypeAlias = Mapping[str, JSON]
 #: Deals with an intent; returns what it was about, or None if there is nothing to say.
@@ -71,24 +71,19 @@ async def _undo_sandbox(
     services: Services, value: Value, findings: Findings
 ) -> Subject | None:
     info, request = sandbox_info(cast("Value", value["sandbox"]))
-    shared = naming.is_shared(services, info)
-    directory = naming.directory(services, info)
-    await services.kernel.run(
-        _drop_sandbox, info, directory, shared, request.netns is not None
-    )
+    directory, adopted = naming.directory(services, info), request.netns is not None
+    async with services.tenants.going(info) as key:
+        await services.kernel.run(_drop_sandbox, key, directory, adopted)
     return info
 
 
-def _drop_sandbox(
-    sockets: Sockets, info: SandboxInfo, directory: str, shared: bool, adopted: bool
-) -> None:
+def _drop_sandbox(sockets: Sockets, key: str, directory: str, adopted: bool) -> None:
     """Plan: remove what there is of a sandbox."""
     sandbox_plans.drop_files(sockets, directory)
-    if shared:
-        return
-    if adopted and interfaces.is_there(info.key):
-        undo_redirection(sockets, info.key)
-    sandbox_plans.drop_namespace(sockets, info.key)
+    if adopted and key and interfaces.is_there(key):
+        undo_redirection(sockets, key)
+    if key:
+        sandbox_plans.drop_namespace(sockets, key)
 
 
 def _recorded(services: Services, value: Value) -> tuple[Driver, EndpointInfo] | None:

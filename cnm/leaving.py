@@ -10,7 +10,7 @@ from functools import partial
 from types import NoneType
 from typing import TYPE_CHECKING
 
-from . import allocation, interfaces, naming, publishing, sandbox_plans
+from . import allocation, interfaces, publishing, sandbox_plans
 from .dns import undo_redirection
 from .errors import EndpointNotFound, KernelError, StoreError
 from .events import (
@@ -278,17 +278,19 @@ async def _take_down(
             await run(plan, *arguments)
     if sandbox.adopted and endpoints:
         services.reaper.want(sandbox.key)
-        await services.reaper.reap()
-    key = "" if naming.is_shared(services, sandbox.info) else sandbox.key
-    try:
-        await run(sandbox_plans.destroy, key, plans, left, directory)
-    except Exception as exc:
-        failures.append(exc)
-        if isinstance(exc, KernelError) and exc.errno == errno.ETIMEDOUT:
-            # a driver's plan hangs; what is ours is removed all the same
-            await services.kernel.run(
-                sandbox_plans.destroy, key, [close], (), directory
-            )
+        with _noting(failures):
+            await services.reaper.reap()
+    async with services.tenants.going(sandbox.info) as key:
+        try:
+            await run(sandbox_plans.destroy, key, plans, left, directory)
+        except Exception as exc:
+            failures.append(exc)
+            if isinstance(exc, KernelError) and exc.errno == errno.ETIMEDOUT:
+                # a driver's plan hangs; what is ours is removed all the same
+                with _noting(failures):
+                    await services.kernel.run(
+                        sandbox_plans.destroy, key, [close], (), directory
+                    )
     services.reaper.forget(sandbox.key)
     if endpoints:
         services.reaper.want()

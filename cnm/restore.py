@@ -118,6 +118,7 @@ async def _restore_sandbox(
         return
     with services.sandboxes.reserve(info.name):
         services.sandboxes.add(Sandbox(services, info, request))
+    services.tenants.add(info)
     findings.add(info, "kept")
     if info.bound_to:
         await _bind_again(services, info, int(str(value["bound_since"])))

@@ -33,6 +33,7 @@ from .plugins import Driver, DriverRegistry
 from .reports import RestoreReport
 from .rollback import Rollback
 from .store import Store
+from .tenants import Tenants
 from .turns import Turns
 from .types import AddressPool, EndpointInfo, IPNetwork
 from .validation import shown
@@ -88,6 +89,7 @@ class Services:
     address_pools: tuple[AddressPool, ...]
     networks: Networks
     sandboxes: Directory[Sandbox]
+    tenants: Tenants
     turns: Turns = field(default_factory=Turns)
     capabilities: dict[str, Capability] = field(default_factory=dict)
     joins: int = 0

@@ -28,7 +28,7 @@ LEVELS = (
     ("absent", "findings"),
     ("allocation", "interfaces", "journal", "settings", "turns"),
     ("sandbox_plans",),
-    ("networks",),
+    ("networks", "tenants"),
     ("services", "service_records", "claim"),
     ("naming",),
     ("roles",),

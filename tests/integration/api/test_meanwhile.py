@@ -176,7 +176,7 @@ async def test_two_endpoints_are_disconnected_whose_driver_fails(slow: Slow) -> 
         for name in ("one", "two"):
             await network.connect(box, name=name)
         slow.fail["endpoint.left"] = RuntimeError("no")
-        with pytest.raises(cnm.TeardownError, match="disconnecting sandbox 'box'") as caught:
+        with pytest.raises(cnm.TeardownError, match="disconnecting") as caught:
             await network.disconnect(box)
         assert len(caught.value.exceptions) == 2
         assert (network.endpoints, box.endpoints) == ((), ())
