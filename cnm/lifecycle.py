@@ -281,6 +281,7 @@ async def stop(services: Services) -> list[Exception]:
                 failures.append(exc)
     services.reaper.want(singly=True)
     run = services.kernel.run
+    last: list[Callable[[], Awaitable[None]]]
     last = [services.reaper.reap, services.forgetter.flush]
     if services.ephemeral:
         last.append(partial(run, remove_table, services))
