@@ -21,6 +21,13 @@ async def create(
     services: Services, network: Network, driver: Driver, request: EndpointRequest
 ) -> Endpoint:
     """Create an endpoint: all, or nothing."""
+    with services.turns.making():
+        return await _create(services, network, driver, request)
+
+
+async def _create(
+    services: Services, network: Network, driver: Driver, request: EndpointRequest
+) -> Endpoint:
     with network.directory.reserve(request.name):
         info = await creation.create_endpoint(services, driver, network.info, request)
         created = Endpoint(services, network, driver, info)
@@ -38,14 +45,15 @@ async def connect(
     sandbox: Sandbox,
 ) -> Endpoint:
     """Create an endpoint, and join it to a sandbox: all, or nothing."""
-    if driver.is_prompt(EndpointCreated):
-        with network.directory.reserve(request.name):
-            return await _at_once(services, network, driver, request, sandbox)
-    created = await create(services, network, driver, request)
-    async with Rollback() as rollback:
-        rollback.push(created.delete, force=True)
-        await created.join(sandbox)
-    return created
+    with services.turns.making():
+        if driver.is_prompt(EndpointCreated):
+            with network.directory.reserve(request.name):
+                return await _at_once(services, network, driver, request, sandbox)
+        created = await _create(services, network, driver, request)
+        async with Rollback() as rollback:
+            rollback.push(created.delete, force=True)
+            await created.join(sandbox)
+        return created
 
 
 async def _at_once(

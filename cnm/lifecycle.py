@@ -268,6 +268,8 @@ async def stop(services: Services) -> list[Exception]:
     :return: what failed
     """
     failures: list[Exception] = []
+    with anyio.move_on_after(STOP_TIMEOUT):
+        await services.turns.end()
     if services.ephemeral:
         # configuration networks last: others depend on them
         networks = sorted(services.networks, key=lambda n: n.info.config_only)
