@@ -7,14 +7,17 @@ import os
 import resource
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from unittest.mock import patch
 
+import anyio.to_thread
 import pytest
 
 import cnm
 from cnm import Controller, SQLiteStore
+from cnm.lifecycle import remove_table
+from cnm.linux import namespaces
 
 from .test_restore import remove_all
 from .traffic import serving, tcp
@@ -99,3 +102,42 @@ async def test_a_start_fails_rather_than_think_a_process_dead(
         (box,) = controller.sandboxes
         assert box.id in controller._services.lifelines
     await remove_all(path)
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[Path]:
+    """A file system for a controller's directory, which is full while a file is there.
+
+    :return: the path of that file
+    """
+    place = tmp_path / "run"
+    place.mkdir()
+    namespaces.mount("none", str(place), "tmpfs")
+    yield place / "filling"
+    subprocess.run(["umount", place], check=True)
+
+
+def fill(file: Path) -> None:
+    with suppress(OSError), file.open("wb", buffering=0) as stream:
+        subprocess.run(["mount", "-o", "remount,size=16k", file.parent], check=True)
+        while stream.write(bytes(4096)):
+            pass
+
+
+async def test_a_start_needs_no_room(tmp_path: Path, full: Path) -> None:
+    store, run_dir = tmp_path / "cnm.db", full.parent
+
+    def controller() -> Controller:
+        return Controller(store=SQLiteStore(store), run_dir=run_dir)
+
+    async with controller() as first:
+        network = await first.create_network("front")
+        await network.connect(await first.create_sandbox("box"))
+    await anyio.to_thread.run_sync(fill, full)
+    async with controller() as second:
+        assert {it.outcome for it in second.restored.entries} == {"kept"}
+        with pytest.raises(cnm.KernelError, match="No space left on device"):
+            await second.create_sandbox("another")
+        await second.gc([])
+        await second.network("front").delete()
+        await second._services.kernel.run(remove_table, second._services)
