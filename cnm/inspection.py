@@ -232,7 +232,10 @@ def _is_joined(sandbox: Sandbox, info: EndpointInfo) -> bool:
 
 
 async def check_network(services: Services, network: Network) -> tuple[Difference, ...]:
-    """Return what a network's driver finds wrong with it."""
+    """Return what a network's driver finds wrong with it.
+
+    What is being removed meanwhile is passed over.
+    """
     info = network.info
     if network.fault:
         return (Difference(subject=info, problem=network.fault),)
@@ -243,8 +246,16 @@ async def check_network(services: Services, network: Network) -> tuple[Differenc
         found = await services.answer(network.handler, event, tuple)
     except CNMError as exc:
         problem = f"its driver cannot tell how it is: {exc}"
-        return (Difference(subject=info, problem=problem),)
-    return found
+        found = (Difference(subject=info, problem=problem),)
+    return tuple(it for it in found if not _is_going(services, network, it))
+
+
+def _is_going(services: Services, network: Network, found: Difference) -> bool:
+    """Tell whether a difference is about something that is being removed."""
+    if network.deleting:
+        return True
+    subject = found.subject
+    return isinstance(subject, EndpointInfo) and not services.has_link(subject.id)
 
 
 def joined(network: Network) -> tuple[EndpointInfo, ...]:

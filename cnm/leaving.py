@@ -162,6 +162,8 @@ async def remove_network(
                 services, network.handler, network.info, force=force
             )
         await operation.finish(Delete(NETWORK + identity, durable=True))
+    with _noting(failures):
+        await services.admit()
     return failures
 
 

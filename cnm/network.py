@@ -364,7 +364,6 @@ class Network:
             self._services.names.drop(self._info)
             self._services.reaper.want(singly=True)
             self._services.routes.regard(*self._state.links)
-            await self._services.admit()
             self._services.bus.publish(NetworkDeleted(network=self._info))
         if failures:
             raise TeardownError(f"removing network {self.name!r}", failures)

@@ -1,15 +1,17 @@
 """What happens to an object while something else is being done about it."""
 
-# ruff: noqa: SIM117 - tests nest what they wait for
+# ruff: noqa: ASYNC110, SIM117 - tests nest what they wait for
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
 import cnm
@@ -23,8 +25,10 @@ from cnm.driver import (
     hookimpl,
 )
 from cnm.ipam.default import DefaultIPAM
+from cnm.linux import NetlinkSocket, Sockets, add_veth, set_link
 from cnm.testing.fakes import MAC
 
+from ...conftest import host_links
 from .fakes import Slow
 
 R = TypeVar("R")
@@ -180,3 +184,56 @@ async def test_two_endpoints_are_disconnected_whose_driver_fails(slow: Slow) -> 
             await network.disconnect(box)
         assert len(caught.value.exceptions) == 2
         assert (network.endpoints, box.endpoints) == ((), ())
+
+
+async def test_a_sandbox_is_removed_while_somebody_looks_into_it() -> None:
+    """Nothing keeps its namespace alive afterwards, which would keep its links."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    def look(sockets: Sockets, key: str) -> None:
+        with sockets.sandbox(key) as sandbox, NetlinkSocket() as route:
+            route.call(add_veth("out0", "in0"))
+            route.call(set_link(name="in0", netns=sandbox.netns))
+            inside.set()
+            go_on.wait(10)
+
+    async with Controller(ready_namespaces=0) as controller:
+        box = await controller.create_sandbox("box")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(controller._services.kernel.run, look, box.key)
+            await anyio.to_thread.run_sync(inside.wait)
+            assert "out0" in host_links()
+            await box.delete()
+            go_on.set()
+        with anyio.fail_after(5):
+            while "out0" in host_links():
+                await anyio.sleep(0.01)
+
+
+async def test_a_network_is_removed_while_somebody_checks(slow: Slow) -> None:
+    async with running(slow) as controller:
+        network = await controller.create_network("front", "slow")
+        slow.sick = True
+        (found,) = await controller.check()
+        assert found.problem == "it is sick"
+        async with anyio.create_task_group() as tasks:
+            async with slow.held("network.deleted") as came:
+                tasks.start_soon(network.delete)
+                await came.wait()
+                with anyio.fail_after(5):
+                    assert await controller.check() == await controller.repair() == ()
+
+
+async def test_a_network_is_removed_and_cancelled(slow: Slow) -> None:
+    """It is removed all the same, and everybody hears of it."""
+    async with Controller(drivers={"slow": slow}, manage_forward=True) as controller:
+        network = await controller.create_network("front", "slow")
+        async with controller.subscribe(cnm.NetworkDeleted) as events:
+            with anyio.CancelScope() as scope:
+                async with anyio.create_task_group() as tasks:
+                    async with slow.held("network.deleted") as came:
+                        tasks.start_soon(network.delete)
+                        await came.wait()
+                        scope.cancel()
+            with anyio.fail_after(5):
+                assert (await anext(events)).network == network.info
