@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypeVar
 
 import anyio
@@ -237,3 +237,37 @@ async def test_a_network_is_removed_and_cancelled(slow: Slow) -> None:
                         scope.cancel()
             with anyio.fail_after(5):
                 assert (await anext(events)).network == network.info
+
+
+async def test_a_name_is_taken_while_its_endpoint_is_undone() -> None:
+    slow = Prompt()
+    async with Controller(
+        drivers={"slow": slow}, ipam_drivers={"slow": SlowIPAM(slow)}
+    ) as controller:
+        network = await controller.create_network("front", "slow", ipam="slow")
+        boxes = [await controller.create_sandbox(it) for it in ("one", "two", "three")]
+        refused: list[Exception] = []
+
+        async def connect(box: cnm.Sandbox) -> None:
+            try:
+                await network.connect(box, name="same")
+            except cnm.CNMError as exc:
+                refused.append(exc)
+
+        undoing = AsyncExitStack()
+        async with anyio.create_task_group() as tasks:
+            came = await undoing.enter_async_context(slow.held("endpoint.deleted"))
+            slow.fail["plan"] = RuntimeError("no")
+            tasks.start_soon(connect, boxes[0])
+            await came.wait()
+            slow.fail.clear()
+            async with slow.held("address.requested"):
+                tasks.start_soon(connect, boxes[1])
+                await anyio.wait_all_tasks_blocked()
+                await undoing.aclose()
+                await anyio.wait_all_tasks_blocked()
+                tasks.start_soon(connect, boxes[2])
+                await anyio.wait_all_tasks_blocked()
+        assert [type(it) for it in refused] == [cnm.NameConflict, cnm.DriverError]
+        assert [it.sandbox for it in network.endpoints] == [boxes[2]]
+        assert network.endpoint("same") is network.endpoints[0]
