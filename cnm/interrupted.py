@@ -14,13 +14,14 @@ from . import allocation, interfaces, leaving, naming, publishing, sandbox_plans
 from .dns import undo_redirection
 from .endpoint import Endpoint
 from .errors import CNMError
-from .events import EndpointLeft, NetworkDeleted
+from .events import NetworkDeleted
 from .findings import Findings
 from .journal import INTENT, Deed
 from .linux import Sockets
 from .plugins import Driver
 from .records import endpoint_info, network_info, sandbox_info
 from .reports import Outcome, Subject
+from .sandbox import Sandbox
 from .services import Services
 from .store import Delete
 from .types import JSON, EndpointInfo
@@ -137,26 +138,35 @@ async def _take_off(
     if info is None:
         return False
     interface = str(value["interface"])
-    event = EndpointLeft(endpoint=endpoint, sandbox=info, interface=interface)
-    left = await services.handle(driver, event)
-    if left is not None and left.plan is not None:
-        await services.run(driver, EndpointLeft, left.plan)
+    undo = leaving.undo_join
+    if failures := await undo(services, driver, endpoint, info, interface):
+        raise failures[0]
     if sandbox is not None:
         mark = f"{services.mark}:{endpoint.id}"
         await services.kernel.run(interfaces.remove_marked, sandbox.key, mark)
         await sandbox.reroute()
+        await _revoke(services, sandbox)
     return True
 
 
 async def _unpublish(
     services: Services, value: Value, findings: Findings
 ) -> Subject | None:
-    """Have nothing published by way of an endpoint that is to publish nothing."""
     endpoint = _endpoint(services, value)
-    if endpoint is None or endpoint.role.requests or endpoint.sandbox is None:
+    if endpoint is None or endpoint.sandbox is None:
         return None
-    await publishing.revoke(services, endpoint.sandbox.info, endpoint)
+    await _revoke(services, endpoint.sandbox)
     return endpoint.info
+
+
+async def _revoke(services: Services, sandbox: Sandbox) -> None:
+    """Have nothing published by way of endpoints that are to publish nothing.
+
+    What is published again is exactly what it was before.
+    """
+    for endpoint in sandbox.endpoints:
+        if endpoint.publishes and not endpoint.role.requests:
+            await publishing.revoke(services, sandbox.info, endpoint)
 
 
 async def _leave(

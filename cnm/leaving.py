@@ -16,8 +16,10 @@ from .errors import EndpointNotFound, KernelError, StoreError
 from .events import (
     EndpointDeleted,
     EndpointLeft,
+    EndpointUnpublished,
     LeaveInfo,
     NetworkDeleted,
+    PublishInfo,
     SandboxDeleted,
 )
 from .journal import Operation
@@ -103,6 +105,33 @@ async def tell_left(
     except BaseException:
         endpoint.leaving = False
         raise
+
+
+async def undo_join(
+    services: Services,
+    driver: Driver,
+    info: EndpointInfo,
+    sandbox: SandboxInfo,
+    interface: str,
+) -> list[Exception]:
+    """Have a driver undo what it has done for an endpoint that is in no sandbox now.
+
+    It may remember that, though nobody else does.
+
+    :return: what failed
+    """
+    failures: list[Exception] = []
+    for event in (
+        EndpointUnpublished(endpoint=info, sandbox=sandbox, bindings=info.ports),
+        EndpointLeft(endpoint=info, sandbox=sandbox, interface=interface),
+    ):
+        with _noting(failures):
+            answer = await services.handle(driver, event)
+            if answer is not None and answer.plan is not None:
+                await services.run(driver, type(event), answer.plan)
+            if isinstance(answer, PublishInfo) and answer.done is not None:
+                answer.done()
+    return failures
 
 
 async def take_out(

@@ -286,9 +286,9 @@ async def stop(services: Services) -> list[Exception]:
     last: list[Callable[[], Awaitable[None]]]
     last = [services.reaper.reap, services.forgetter.flush]
     if services.ephemeral:
-        last.append(partial(run, remove_table, services))
+        last.append(lambda: run(remove_table, services))
     elif not services.networks and not services.sandboxes:
-        last.append(partial(run, lambda sockets: disown(services.run_dir)))
+        last.append(lambda: run(lambda sockets: disown(services.run_dir)))
     for step in last:
         try:
             await step()

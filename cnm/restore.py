@@ -10,13 +10,12 @@ from dataclasses import replace
 from types import NoneType
 from typing import cast
 
-from . import allocation, interfaces, interrupted, repair, republishing
+from . import allocation, interfaces, interrupted, leaving, repair, republishing
 from .absent import AbsentDriver
 from .dns import Preparation
 from .endpoint import Endpoint
 from .errors import CNMError, KernelError
 from .events import (
-    EndpointLeft,
     Event,
     NetworkRestored,
     SandboxDeleted,
@@ -254,9 +253,13 @@ async def _restore_endpoint(
     if attachment is not None and sandbox is None:
         left = findings.lost.get(attachment.sandbox)
         if left is not None and not network.fault:
-            await _tell_left(
+            failures = await leaving.undo_join(
                 services, network.handler, info, left, attachment.interface
             )
+            for exc in failures:
+                _logger.error(
+                    "what endpoint %r has left may remain: %s", info.name, exc
+                )
         attachment, info = None, replace(info, ports=())
         record = endpoint_record(info, None)
         await services.journal.write(Put(ENDPOINT + info.id, record))
@@ -271,23 +274,6 @@ async def _restore_endpoint(
     if attachment is not None and sandbox is not None:
         services.joins = max(services.joins, attachment.order)
         sandbox.attach(endpoint, show=False)
-
-
-async def _tell_left(
-    services: Services,
-    driver: Driver,
-    info: EndpointInfo,
-    sandbox: SandboxInfo,
-    interface: str,
-) -> None:
-    """Have a driver remove what it has made for an endpoint whose sandbox is gone."""
-    event = EndpointLeft(endpoint=info, sandbox=sandbox, interface=interface)
-    try:
-        left = await services.handle(driver, event)
-        if left is not None and left.plan is not None:
-            await services.run(driver, EndpointLeft, left.plan)
-    except CNMError:
-        _logger.exception("what endpoint %r has left may remain", info.name)
 
 
 async def _restore_addresses(services: Services, info: EndpointInfo) -> str:

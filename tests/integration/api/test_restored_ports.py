@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 import cnm
@@ -26,9 +27,11 @@ from cnm.driver import (
     PublishInfo,
     hookimpl,
 )
-from cnm.linux import Kernel, NetlinkSocket, Sockets
+from cnm.linux import Kernel, NetlinkSocket, Sockets, namespaces
+from cnm.store import Put
 
-from .fakes import FakeDriver
+from .fakes import FakeDriver, Slow
+from .test_interrupted import edited
 from .test_restore import remove_all
 
 SHORT = 0.2
@@ -242,4 +245,53 @@ async def test_what_one_more_sandbox_costs_a_start(
             found.append(Counter(counted))
             assert len(controller.sandboxes) == first + more
     assert found[1] - found[0] == {"calls": 20}
+    await remove_all(path)
+
+
+async def test_what_an_interrupted_join_has_published_elsewhere(path: Path) -> None:
+    """It is taken back by drivers that remember what they do, wherever it was done."""
+    slow = Slow()
+
+    def controller() -> Controller:
+        return Controller(store=SQLiteStore(path), drivers={"slow": slow})
+
+    async with controller() as running:
+        network = await running.create_network("front", "slow")
+        box = await running.create_sandbox("box")
+        await network.connect(box, name="gateway")
+        joining = await network.create_endpoint("joining", ports=["8080:80"])
+    intent: dict[str, cnm.types.JSON] = {
+        "deed": "endpoint.join",
+        "object": joining.id,
+        "sandbox": box.id,
+        "interface": "fake1",
+    }
+    async with edited(path) as store:
+        await store.transaction(Put(f"intent/{joining.id}/endpoint.join", intent))
+    slow.published = {"gateway", "joining"}
+    async with controller() as running:
+        assert running.restored.counts["undone"] == 1
+        assert slow.published == set()
+        await running.gc([])
+        await running.network("front").delete()
+    await remove_all(path)
+
+
+async def test_a_sandbox_that_is_gone_publishes_nothing(path: Path) -> None:
+    slow = Slow()
+
+    def controller() -> Controller:
+        return Controller(store=SQLiteStore(path), drivers={"slow": slow})
+
+    async with controller() as running:
+        network = await running.create_network("front", "slow")
+        box = await running.create_sandbox("box")
+        await network.connect(box, ports=["8080:80"])
+        assert slow.published == {"box"}
+    await anyio.to_thread.run_sync(namespaces.unpin, box.key)
+    async with controller() as running:
+        assert slow.published == set()
+        assert slow.calls[-1] == "endpoint.left"
+        await running.gc([])
+        await running.network("front").delete()
     await remove_all(path)
