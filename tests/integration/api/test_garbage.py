@@ -286,3 +286,17 @@ async def test_while_no_controller_runs(
         assert len(controller.network("front").endpoints) == 1
     await remove_all(path)
     assert host_links() == before
+
+
+async def test_what_cannot_be_swept_keeps_nobody_from_starting(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    async with Controller(store=SQLiteStore(path)) as controller:
+        box = await controller.create_sandbox("box")
+    obstacle, stray = f"{Path(box.key).parent}/a", f"{Path(box.key).parent}/b"
+    os.mkdir(obstacle)
+    Path(stray).touch()
+    async with Controller(store=SQLiteStore(path)) as controller:
+        assert controller.restored.counts == {"kept": 1, "swept": 1}
+        assert (os.path.exists(obstacle), os.path.exists(stray)) == (True, False)
+        os.rmdir(obstacle)
+    await remove_all(path)
