@@ -1,5 +1,7 @@
 """What is not lost because the process lacks something for a while."""
 
+# ruff: noqa: ASYNC240 - tests may block
+
 from __future__ import annotations
 
 import errno
@@ -16,12 +18,14 @@ import pytest
 
 import cnm
 from cnm import Controller, SQLiteStore
+from cnm.dns import files
 from cnm.lifecycle import remove_table
 from cnm.linux import namespaces
 
 from .test_restore import remove_all
 from .traffic import serving, tcp
 
+PAGE = os.sysconf("SC_PAGE_SIZE")
 OUT_OF_FILES = OSError(errno.EMFILE, "Too many open files")
 
 
@@ -141,3 +145,51 @@ async def test_a_start_needs_no_room(tmp_path: Path, full: Path) -> None:
         await second.gc([])
         await second.network("front").delete()
         await second._services.kernel.run(remove_table, second._services)
+
+
+async def test_a_hosts_file_is_written_in_full_or_not_at_all(full: Path) -> None:
+    name = "box" * 20
+    async with Controller(run_dir=full.parent, on_damage="report") as controller:
+        network = await controller.create_network("front")
+        box = await controller.create_sandbox("probe")
+        room = PAGE - os.path.getsize(box.hosts_path)
+        await box.delete()
+        # the line of its own does not fit into the page any more
+        hosts = {f"h{n:03}": "10.1.1.1" for n in range(room // len("10.1.1.1\th000\n"))}
+        box = await controller.create_sandbox("box", hostname=name, extra_hosts=hosts)
+        before = Path(box.hosts_path).read_text()
+        await anyio.to_thread.run_sync(fill, full)
+        with pytest.raises(cnm.KernelError, match="No space left on device"):
+            await network.connect(box)
+        assert Path(box.hosts_path).read_text() == before
+        assert (network.endpoints, box.endpoints) == ((), ())
+        full.unlink()
+        await network.connect(box)
+        assert name in Path(box.hosts_path).read_text()
+
+
+async def test_a_name_server_that_cannot_be_written_down() -> None:
+    """The hosts file, which is written before, is as it was, too."""
+    real = files.write
+
+    def full_disk(path: str, content: str, present: str | None) -> None:
+        if path.endswith("/resolv.conf"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, content, present)
+
+    async with Controller() as controller:
+        network = await controller.create_network("front", ipv4=False, ipv6=True)
+        box = await controller.create_sandbox("box", hostname="box")
+        before = Path(box.hosts_path).read_text()
+        for _ in range(2):
+            with (
+                patch.object(files, "write", full_disk),
+                pytest.raises(cnm.KernelError),
+            ):
+                await network.connect(box)
+            assert Path(box.hosts_path).read_text() == before
+        endpoint = await network.connect(box)
+        assert endpoint.address6 is not None
+        lines = Path(box.hosts_path).read_text().splitlines()
+        own = [line.split()[0] for line in lines if line.endswith("\tbox")]
+        assert own == [str(endpoint.address6.ip)]
