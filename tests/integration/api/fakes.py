@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ipaddress import IPv4Address
 from typing import TypeVar
 
 import anyio
@@ -21,9 +22,22 @@ from cnm.driver import (
 from cnm.store import Delete, Put
 from cnm.testing.fakes import FakeDriver
 
-__all__ = ["FailingStore", "FakeDriver", "LastingStore", "Slow"]
+__all__ = ["FailingStore", "FakeDriver", "LastingStore", "Slow", "bound"]
 
 R = TypeVar("R")
+
+
+def bound(event: EndpointPublished) -> tuple[PortBinding, ...]:
+    """Return what would be bound if everything that is asked for was published."""
+    return tuple(
+        PortBinding(
+            container_port=request.container_port,
+            host_port=request.host_port,
+            host_address=IPv4Address("0.0.0.0"),
+            container_address=IPv4Address("10.0.0.1"),
+        )
+        for request in event.requests
+    )
 
 
 class FailingStore(MemoryStore):
@@ -89,22 +103,12 @@ class Slow(FakeDriver):
     async def cnm_endpoint_published(
         self, event: EndpointPublished
     ) -> tuple[PortBinding, ...]:
-        address = event.endpoint.address
-        assert address is not None
         self.published.add(event.endpoint.name)
-        bindings = tuple(
-            PortBinding(
-                container_port=request.container_port,
-                host_port=request.host_port,
-                host_address=address.ip,
-                container_address=address.ip,
-            )
-            for request in event.requests
-        )
-        return await self._hear(event, bindings)
+        return await self._hear(event, bound(event))
 
     @hookimpl
     async def cnm_endpoint_unpublished(self, event: EndpointUnpublished) -> None:
+        await self._hear(event, None)
         self.published.discard(event.endpoint.name)
 
     @hookimpl

@@ -12,38 +12,12 @@ import pytest
 
 import cnm
 from cnm import Controller, SQLiteStore
-from cnm.driver import EndpointPublished, EndpointUnpublished, PortBinding, hookimpl
 from cnm.linux import namespaces
 from cnm.testing.fakes import FakeDriver
 
-from .fakes import LastingStore
+from .fakes import LastingStore, Slow
 from .test_restore import remove_all
 from .traffic import serving, tcp
-
-
-class Publisher(FakeDriver):
-    """Publishes nothing, and says that it has."""
-
-    @hookimpl
-    async def cnm_endpoint_published(
-        self, event: EndpointPublished
-    ) -> tuple[PortBinding, ...]:
-        address = event.endpoint.address
-        assert address is not None
-        bindings = tuple(
-            PortBinding(
-                container_port=request.container_port,
-                host_port=request.host_port,
-                host_address=address.ip,
-                container_address=address.ip,
-            )
-            for request in event.requests
-        )
-        return await self._hear(event, bindings)
-
-    @hookimpl
-    async def cnm_endpoint_unpublished(self, event: EndpointUnpublished) -> None:
-        await self._hear(event, None)
 
 
 async def interfaces(sandbox: cnm.Sandbox) -> list[str]:
@@ -59,7 +33,7 @@ async def resolves(sandbox: cnm.Sandbox, name: str) -> bool:
 
 @pytest.mark.parametrize("what", ["endpoint.left", "endpoint.unpublished"])
 async def test_an_endpoint_whose_driver_fails(what: str) -> None:
-    fake = Publisher()
+    fake = Slow()
     async with Controller(drivers={"fake": fake}, on_damage="report") as controller:
         network = await controller.create_network("front", "fake")
         box, other = [await controller.create_sandbox(it) for it in ("box", "other")]
@@ -88,7 +62,7 @@ async def test_an_endpoint_whose_driver_fails(what: str) -> None:
 
 
 async def test_its_ports_move_all_the_same() -> None:
-    fake = Publisher()
+    fake = Slow()
     async with Controller(drivers={"fake": fake}, on_damage="report") as controller:
         network = await controller.create_network(
             "front", "fake", subnets=["10.9.0.0/24"], gateways=["10.9.0.1"]
@@ -161,7 +135,7 @@ async def test_a_store_that_fails_leaves_all_as_it_is() -> None:
 
 
 async def test_a_sandbox_is_lost_while_its_driver_fails() -> None:
-    fake = Publisher()
+    fake = Slow()
     async with Controller(drivers={"fake": fake}, on_damage="report") as controller:
         network = await controller.create_network("front", "fake")
         box, other = [await controller.create_sandbox(it) for it in ("box", "other")]

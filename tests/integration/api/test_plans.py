@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from cnm.driver import (
 from cnm.linux import Sockets, namespaces
 from cnm.testing.fakes import FakeDriver
 
+from .fakes import bound
 from .test_restore import remove_all
 
 
@@ -46,15 +46,7 @@ class Planner(FakeDriver):
     async def cnm_endpoint_published(self, event: EndpointPublished) -> PublishInfo:
         def publish(sockets: Sockets) -> tuple[PortBinding, ...]:
             self._check("published")
-            return tuple(
-                PortBinding(
-                    container_port=request.container_port,
-                    host_port=request.host_port,
-                    host_address=IPv4Address("0.0.0.0"),
-                    container_address=IPv4Address("10.0.0.1"),
-                )
-                for request in event.requests
-            )
+            return bound(event)
 
         return PublishInfo(plan=publish)
 
