@@ -7,13 +7,14 @@ pass over what is gone already.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias, cast
 
 from . import allocation, interfaces, leaving, naming, publishing, sandbox_plans
 from .dns import undo_redirection
 from .endpoint import Endpoint
-from .errors import CNMError
+from .errors import CNMError, TeardownError
 from .events import NetworkDeleted
 from .findings import Findings
 from .journal import INTENT, Deed
@@ -25,6 +26,8 @@ from .sandbox import Sandbox
 from .services import Services
 from .store import Delete
 from .types import JSON, EndpointInfo
+
+_logger = logging.getLogger(__name__)
 
 Value: TypeAlias = Mapping[str, JSON]
 #: Deals with an intent; returns what it was about, or None if there is nothing to say.
@@ -169,13 +172,21 @@ async def _revoke(services: Services, sandbox: Sandbox) -> None:
             await publishing.revoke(services, sandbox.info, endpoint)
 
 
+async def _completed(removal: Awaitable[None]) -> None:
+    """Go on past what fails on the way of a removal: it comes to its end."""
+    try:
+        await removal
+    except TeardownError:
+        _logger.exception("what was interrupted is completed, and not all went well")
+
+
 async def _leave(
     services: Services, value: Value, findings: Findings
 ) -> Subject | None:
     endpoint = _endpoint(services, value)
     if endpoint is None or not endpoint.joined:
         return None
-    await endpoint.leave()
+    await _completed(endpoint.leave())
     return endpoint.info
 
 
@@ -185,7 +196,7 @@ async def _delete_endpoint(
     endpoint = _endpoint(services, value)
     if endpoint is None:
         return None
-    await endpoint.delete(force=True)
+    await _completed(endpoint.delete(force=True))
     return endpoint.info
 
 
@@ -195,7 +206,7 @@ async def _delete_sandbox(
     identity = str(value["object"])
     sandbox = services.sandboxes.get(identity)
     if sandbox is not None:
-        await sandbox.delete()
+        await _completed(sandbox.delete())
         return sandbox.info
     for endpoint_id in cast("list[str]", value["endpoints"]):
         await _delete_endpoint(services, {"object": endpoint_id}, findings)
@@ -209,7 +220,7 @@ async def _delete_network(
     # what was not to be forced, and has endpoints since, has failed
     if network is None or (network.endpoints and not value["force"]):
         return None
-    await network.delete(force=True)
+    await _completed(network.delete(force=True))
     return network.info
 
 
