@@ -21,7 +21,7 @@ from .events import (
 )
 from .journal import Operation
 from .linux import SandboxSockets, Sockets, choose_id
-from .linux.lifelines import Process, find_process
+from .linux.lifelines import NO_PROCESS, Process, find_process
 from .plugins import Driver
 from .records import (
     ENDPOINT,
@@ -269,6 +269,8 @@ async def _find_process(services: Services, pid: int) -> tuple[Process, int]:
     try:
         return await services.kernel.run(find_process, pid)
     except KernelError as exc:
+        if exc.errno not in NO_PROCESS:
+            raise
         raise InvalidError(
             f"bound_to: there is no process {pid}: {exc.strerror}"
         ) from exc

@@ -29,6 +29,19 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 OUT_OF_FILES = OSError(errno.EMFILE, "Too many open files")
 
 
+async def test_a_process_that_cannot_be_looked_for(
+    process: subprocess.Popen[bytes],
+) -> None:
+    async with Controller() as controller:
+        with (
+            patch("os.pidfd_open", side_effect=OUT_OF_FILES),
+            pytest.raises(cnm.KernelError, match="Too many open files"),
+        ):
+            await controller.create_sandbox("box", bound_to=process.pid)
+        assert controller.sandboxes == ()
+        await controller.create_sandbox("box", bound_to=process.pid)
+
+
 @contextmanager
 def no_more_files() -> Iterator[None]:
     """Have the process have as many open files as it may have."""
