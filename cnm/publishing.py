@@ -93,10 +93,21 @@ class Publishing:
         return change_of(self.endpoint, self._event.sandbox, self._role, info)
 
     async def take_back(self) -> None:
-        """Have the driver publish what it did before, if it is done."""
-        if self.ports is not None:
-            sandbox = self._event.sandbox
-            await _take_back(self._services, sandbox, self.endpoint, self.ports)
+        """Have the driver publish what it did before, if it is done.
+
+        If somebody has taken a port meanwhile, what is published now stands.
+        """
+        if self.ports is None:
+            return
+        sandbox, endpoint = self._event.sandbox, self.endpoint
+        try:
+            await _take_back(self._services, sandbox, endpoint, self.ports)
+        except CNMError:
+            if endpoint.joined:
+                change = self.change(endpoint.info)
+                await self._services.journal.write_or_postpone(change.record())
+                endpoint.note(change)
+            raise
 
     def _checked(self, ports: object) -> tuple[PortBinding, ...]:
         """Return a driver's answer, if it is what it should be."""

@@ -271,3 +271,36 @@ async def test_a_name_is_taken_while_its_endpoint_is_undone() -> None:
         assert [type(it) for it in refused] == [cnm.NameConflict, cnm.DriverError]
         assert [it.sandbox for it in network.endpoints] == [boxes[2]]
         assert network.endpoint("same") is network.endpoints[0]
+
+
+async def test_a_port_is_taken_while_it_moves_to_an_endpoint_that_cannot_have_it(
+    slow: Slow,
+) -> None:
+    async with running(slow) as controller:
+        front = await controller.create_network("front")
+        back = await controller.create_network(
+            "back", "slow", subnets=["10.9.0.0/24"], gateways=["10.9.0.1"]
+        )
+        box, thief = [await controller.create_sandbox(it) for it in ("box", "thief")]
+        loser = await front.connect(box, ports=["8080:80"])
+        slow.fail["endpoint.published"] = RuntimeError("no")
+
+        async def connect() -> None:
+            with pytest.raises(cnm.DriverError, match="no"):
+                await back.connect(box, gateway_priority=5)
+
+        async with anyio.create_task_group() as tasks:
+            async with slow.held("endpoint.published") as came:
+                tasks.start_soon(connect)
+                await came.wait()
+                winner = await front.connect(thief, ports=["8080:80"])
+        assert (loser.ports, box.ports, len(winner.ports)) == ((), (), 2)
+        services = controller._services
+        record = await services.store.get(f"endpoint/{loser.id}")
+        assert record is not None
+        assert record.value["ports"] == []
+        assert (back.endpoints, box.endpoints) == ((), (loser,))
+        # it is published again as soon as that is possible
+        await thief.delete()
+        await loser.publish("8081:81")
+        assert {it.host_port for it in loser.ports} == {8080, 8081}
