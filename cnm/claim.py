@@ -119,7 +119,8 @@ async def recognise(settings: Settings, directory: str, kernel: Kernel) -> None:
             " and another store has the records of them: start it with that store, or"
             f" delete {directory}/store to have them removed"
         )
-    await kernel.run(lambda sockets: _write(directory, identity))
+    if known != identity:  # nothing is to be written where there may be no room
+        await kernel.run(lambda sockets: _write(directory, identity))
 
 
 def disown(directory: str) -> None:
@@ -151,10 +152,14 @@ def _write(directory: str, identity: str) -> None:
     if not identity:
         disown(directory)
     else:
-        # whole, or not at all
-        with open(f"{directory}/store.new", "w", encoding="ascii") as file:
-            file.write(identity)
-        os.rename(f"{directory}/store.new", f"{directory}/store")
+        try:
+            # whole, or not at all
+            with open(f"{directory}/store.new", "w", encoding="ascii") as file:
+                file.write(identity)
+            os.rename(f"{directory}/store.new", f"{directory}/store")
+        except OSError as exc:
+            what = f"write {directory}/store"
+            raise KernelError(exc.errno or errno.EIO, what) from exc
 
 
 def _lives(sockets: Sockets, settings: Settings, directory: str) -> bool:

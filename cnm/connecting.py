@@ -11,6 +11,7 @@ from .plugins import Driver
 from .requests import EndpointRequest
 from .rollback import Rollback
 from .services import Services
+from .types import EndpointInfo
 
 if TYPE_CHECKING:
     from .network import Network
@@ -21,9 +22,10 @@ async def create(
     services: Services, network: Network, driver: Driver, request: EndpointRequest
 ) -> Endpoint:
     """Create an endpoint: all, or nothing."""
-    with network.directory.reserve(request.name):
+    with services.turns.making(), network.directory.reserve(request.name):
         info = await creation.create_endpoint(services, driver, network.info, request)
         created = Endpoint(services, network, driver, info)
+        created.renew(network.info)  # it may be another one than we began with
         network.directory.add(created)
     services.bus.publish(EndpointCreated(endpoint=info))
     return created
@@ -36,41 +38,41 @@ async def connect(
     request: EndpointRequest,
     sandbox: Sandbox,
 ) -> Endpoint:
-    """Create an endpoint, and join it to a sandbox: all, or nothing."""
-    if driver.is_prompt(EndpointCreated):
-        with network.directory.reserve(request.name):
-            return await _at_once(services, network, driver, request, sandbox)
-    created = await create(services, network, driver, request)
-    async with Rollback() as rollback:
-        rollback.push(created.delete, force=True)
-        await created.join(sandbox)
-    return created
+    """Create an endpoint, and join it to a sandbox, in one operation: all, or nothing.
+
+    What the driver does to create the endpoint is recorded before, unless it awaits
+    nothing: then it leaves nothing.
+    """
+    with services.turns.making(), network.directory.reserve(request.name):
+        async with Rollback() as rollback:
+            info = await creation.request_endpoint(
+                services, network.info, request, rollback
+            )
+            if driver.is_prompt(EndpointCreated):
+                return await _make(services, network, driver, info, sandbox, rollback)
+            async with joining.connection(services, info, sandbox) as operation:
+                operation.absorb(rollback)
+                return await _make(services, network, driver, info, sandbox, operation)
 
 
-async def _at_once(
+async def _make(
     services: Services,
     network: Network,
     driver: Driver,
-    request: EndpointRequest,
+    info: EndpointInfo,
     sandbox: Sandbox,
+    making: Rollback,
 ) -> Endpoint:
-    """Do both in one operation.
-
-    What the driver does to create the endpoint awaits nothing, and so leaves nothing
-    that would have to be recorded before.
-    """
-    async with Rollback() as rollback:
-        info = await creation.request_endpoint(
-            services, network.info, request, rollback
-        )
-        info = await creation.introduce(services, driver, info, rollback)
-        endpoint = Endpoint(services, network, driver, info)
-        async with endpoint.lock:
-            network.require()
-            # whoever removes the network by force waits for the lock
-            network.directory.add(endpoint)
-            rollback.push_sync(endpoint.discard)
-            async with sandbox.lock:
-                sandbox.require()
-                await joining.connect(services, endpoint, sandbox, rollback)
+    """Have the driver know an endpoint that has its addresses, and join it."""
+    info = await creation.introduce(services, driver, info, making)
+    endpoint = Endpoint(services, network, driver, info)
+    async with endpoint.lock:
+        network.require()
+        endpoint.renew(network.info)
+        # whoever removes the network by force waits for the lock
+        network.directory.add(endpoint)
+        making.push_sync(endpoint.discard)
+        async with sandbox.lock:
+            sandbox.require()
+            await joining.connect(services, endpoint, sandbox, making)
     return endpoint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -20,7 +21,7 @@ from .events import (
 )
 from .journal import Operation
 from .linux import SandboxSockets, Sockets, choose_id
-from .linux.lifelines import find_process
+from .linux.lifelines import NO_PROCESS, Process, find_process
 from .plugins import Driver
 from .records import (
     ENDPOINT,
@@ -197,10 +198,15 @@ def configured(services: Services, request: NetworkRequest) -> NetworkRequest:
     )
 
 
-async def create_sandbox(services: Services, request: SandboxRequest) -> SandboxInfo:
-    """Create a sandbox whose name has been reserved."""
+async def create_sandbox(
+    services: Services, request: SandboxRequest
+) -> tuple[SandboxInfo, int | None]:
+    """Create a sandbox whose name has been reserved.
+
+    :return: with a pidfd of the process with which it is to end, if there is one
+    """
     identity = choose_id()
-    key = naming.key(services, identity, request.netns)
+    key = naming.key(services.run_dir, identity, request.netns)
     info = SandboxInfo(
         id=identity,
         name=request.name,
@@ -214,10 +220,11 @@ async def create_sandbox(services: Services, request: SandboxRequest) -> Sandbox
     situation = naming.situation(services, info, request, ())
     files = services.names.prepare(situation)
     async with Rollback() as rollback:
-        since = 0
+        since, lifeline = 0, None
         if request.bound_to:
-            since = await _bind(services, info)
-            rollback.push_sync(services.lifelines.untie, identity)
+            process, lifeline = await _find_process(services, request.bound_to)
+            rollback.push_sync(os.close, lifeline)
+            since = process.started
         record = sandbox_record(info, request, since)
         intent, made = {"sandbox": record}, Put(SANDBOX + identity, record)
         async with services.journal.operation(
@@ -225,12 +232,18 @@ async def create_sandbox(services: Services, request: SandboxRequest) -> Sandbox
         ) as operation:
             run, directory = services.kernel.run, situation.directory
             operation.push(run, sandbox_plans.drop_files, directory)
-            await run(_make, key, request.netns, files, operation, made)
-            if not naming.is_shared(services, info):
-                operation.push(run, sandbox_plans.drop_namespace, key)
+            async with services.tenants.coming(info):
+                await run(_make, key, request.netns, files, operation, made)
+            operation.push(_let_go, services, info)
             await operation.commit(made)
     services.names.adopt(files)
-    return info
+    return info, lifeline
+
+
+async def _let_go(services: Services, sandbox: SandboxInfo) -> None:
+    async with services.tenants.going(sandbox) as key:
+        if key:
+            await services.kernel.run(sandbox_plans.drop_namespace, key)
 
 
 def _make(
@@ -251,16 +264,16 @@ def _make(
     sandbox_plans.make_sandbox(sockets, key, netns, finish)
 
 
-async def _bind(services: Services, info: SandboxInfo) -> int:
-    """Have a sandbox end with a process; return when that started."""
+async def _find_process(services: Services, pid: int) -> tuple[Process, int]:
+    """Return the process with which a sandbox is to end, and a pidfd of it."""
     try:
-        process, descriptor = await services.kernel.run(find_process, info.bound_to)
+        return await services.kernel.run(find_process, pid)
     except KernelError as exc:
+        if exc.errno not in NO_PROCESS:
+            raise
         raise InvalidError(
-            f"bound_to: there is no process {info.bound_to}: {exc.strerror}"
+            f"bound_to: there is no process {pid}: {exc.strerror}"
         ) from exc
-    services.lifelines.tie(info.id, descriptor)
-    return process.started
 
 
 async def create_endpoint(

@@ -45,7 +45,8 @@ class Directory(Generic[T]):
         self._where = where
         self._everywhere: dict[str, T] = {} if everywhere is None else everywhere
         self._objects: dict[str, T] = {}
-        self._names: dict[str, T | None] = {}
+        self._names: dict[str, T] = {}
+        self._reserved: dict[str, None] = {}
 
     def __iter__(self) -> Iterator[T]:
         return iter(tuple(self._objects.values()))
@@ -56,25 +57,27 @@ class Directory(Generic[T]):
     @property
     def reserved(self) -> tuple[str, ...]:
         """Names of objects that are being made."""
-        return tuple(name for name, item in self._names.items() if item is None)
+        return tuple(name for name in self._reserved if name not in self._names)
 
     @contextmanager
     def reserve(self, name: str) -> Iterator[None]:
         """Keep a name for an object that is added within the block.
 
+        Nobody else has it until the end of the block, even if the object is removed
+        again.
+
         :raises NameConflict: if the name is taken
         """
-        if name in self._names:
+        if name in self._names or name in self._reserved:
             raise NameConflict(
                 f"{self._not_found.kind} with name {shown(name)} already exists"
                 f"{self._where}"
             )
-        self._names[name] = None
+        self._reserved[name] = None
         try:
             yield
         finally:
-            if self._names.get(name, self) is None:
-                del self._names[name]
+            del self._reserved[name]
 
     def add(self, item: T) -> None:
         """Add an object."""

@@ -193,8 +193,9 @@ class Endpoint:
         self.leaving = False
 
     def renew(self, network: NetworkInfo) -> None:
-        """Note that its network is not what it was."""
-        self._info = replace(self._info, network=network)
+        """Note what its network is now."""
+        if self._info.network is not network:
+            self._info = replace(self._info, network=network)
 
     def recovered(self, driver: Driver) -> None:
         """Note that its network has a driver now."""
@@ -225,7 +226,9 @@ class Endpoint:
     def note(self, change: Change) -> None:
         """Note what has become of its ports, and tell subscribers."""
         events = tuple(change.events())
+        network = self._info.network  # it may have been renewed meanwhile
         self._role, self._info = change.role, change.info
+        self.renew(network)
         for event in events:
             self._services.bus.publish(event)
 
@@ -295,17 +298,22 @@ class Endpoint:
         await self._services.turns.take()
         async with self.lock:
             self._require()
-            await self._leave()
+            if failures := await self._leave():
+                raise TeardownError(f"taking out endpoint {self.name!r}", failures)
 
-    async def _leave(self) -> None:
+    async def _leave(self, *, force: bool = False) -> list[Exception]:
         attachment, sandbox = self._attachment, self.sandbox
         if attachment is None or sandbox is None:
             raise ForbiddenError(
                 f"cannot leave endpoint {self.name!r} with no attached sandbox"
             )
+        failures: list[Exception] = []
         async with sandbox.lock:
             with anyio.CancelScope(shield=True):
-                await leaving.leave(self._services, self, attachment, sandbox)
+                failures += await leaving.leave(
+                    self._services, self, attachment, sandbox, force=force
+                )
+        return failures
 
     def detached(self) -> None:
         """Note that the endpoint is not joined any more, and tell subscribers."""
@@ -325,9 +333,8 @@ class Endpoint:
     async def delete(self, *, force: bool = False) -> None:
         """Remove the endpoint, and give back its addresses.
 
-        Once begun, it is not interrupted by cancellation.
-
-        To delete it twice is no error.
+        Once begun, it is not interrupted by cancellation. To delete it twice is no
+        error.
 
         :param force: leave the sandbox first, and go on past failures; they are raised
             together at the end, when the endpoint is gone
@@ -343,10 +350,25 @@ class Endpoint:
                     f"endpoint with name {self.name!r} id {self.id[:12]} has active "
                     "containers"
                 )
-            failures: list[Exception] = []
-            with anyio.CancelScope(shield=True):
-                failures += await self._remove(force=force)
-                self.removed()
+            await self._delete(force=force)
+
+    async def collect(self) -> bool:
+        """Remove the endpoint by force, unless it is in a sandbox, or gone.
+
+        :return: whether it has been removed
+        """
+        await self._services.turns.take()
+        async with self.lock:
+            if self._deleted or self._attachment is not None:
+                return False
+            await self._delete(force=True)
+        return True
+
+    async def _delete(self, *, force: bool) -> None:
+        failures: list[Exception] = []
+        with anyio.CancelScope(shield=True):
+            failures += await self._remove(force=force)
+            self.removed()
         if failures:
             raise TeardownError(f"removing endpoint {self.name!r}", failures)
 
@@ -354,25 +376,13 @@ class Endpoint:
         failures: list[Exception] = []
         services = self._services
         async with services.journal.operation("endpoint.delete", self.id) as operation:
-            if self._attachment is not None:
-                try:
-                    await self._leave()
-                except Exception as exc:
-                    failures.append(exc)
-                    self._abandon()
+            if self.sandbox is not None:
+                failures += await self._leave(force=True)
             failures += await leaving.forget(
                 services, self._driver, self._info, force=force
             )
             await operation.finish(Delete(ENDPOINT + self.id))
         return failures
-
-    def _abandon(self) -> None:
-        """Forget a sandbox that could not be left in order."""
-        sandbox = self.sandbox
-        self.detached()
-        if sandbox is not None:
-            sandbox.detach(self)
-            self._services.reaper.want(sandbox.key)
 
     def discard(self) -> None:
         """Note that it has not come into being."""

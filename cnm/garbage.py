@@ -6,12 +6,17 @@ import logging
 from collections.abc import Iterable
 from contextlib import aclosing
 
+import anyio
+
 from .errors import CNMError, TeardownError
 from .sandbox import Sandbox
 from .services import Services
 from .types import EndpointInfo, SandboxInfo
 
 _logger = logging.getLogger(__name__)
+
+#: Seconds after which a removal that has failed is tried again.
+PAUSE = 5.0
 
 
 async def collect(
@@ -25,6 +30,7 @@ async def collect(
     keep = {sandbox.id for sandbox in live}
     removed: list[SandboxInfo | EndpointInfo] = []
     failures: list[Exception] = []
+    endpoints = [it for network in services.networks for it in network.endpoints]
     for sandbox in tuple(services.sandboxes):
         if sandbox.id not in keep:
             try:
@@ -32,35 +38,41 @@ async def collect(
             except CNMError as exc:
                 failures.append(exc)
             removed.append(sandbox.info)
-    for network in tuple(services.networks):
-        for endpoint in network.endpoints:
-            # one that is busy is being joined
-            if endpoint.joined or endpoint.lock.locked():
-                continue
-            try:
-                await endpoint.delete(force=True)
-            except CNMError as exc:
-                failures.append(exc)
-            removed.append(endpoint.info)
+    for endpoint in endpoints:
+        # one that is busy is being joined
+        if endpoint.joined or endpoint.lock.locked():
+            continue
+        try:
+            if await endpoint.collect():
+                removed.append(endpoint.info)
+        except CNMError as exc:
+            failures.append(exc)
     if failures:
         raise TeardownError("removing what is not live", failures)
     return tuple(removed)
 
 
 async def mourn(services: Services) -> None:
-    """Remove the sandboxes whose processes have ended, until cancelled."""
-    for sandbox in tuple(services.sandboxes):
-        if sandbox.info.bound_to and sandbox.id not in services.lifelines:
-            await _bury(sandbox)
-    async with aclosing(services.lifelines.ends()) as ends:
-        async for identity in ends:
-            if bound := services.sandboxes.get(identity):
-                await _bury(bound)
+    """Remove the sandboxes whose processes have ended, until cancelled.
+
+    One whose driver hangs does not keep others from being removed.
+    """
+    async with anyio.create_task_group() as burials:
+        for sandbox in tuple(services.sandboxes):
+            if sandbox.info.bound_to and sandbox.id not in services.lifelines:
+                burials.start_soon(_bury, services, sandbox)
+        async with aclosing(services.lifelines.ends()) as ends:
+            async for identity in ends:
+                if bound := services.sandboxes.get(identity):
+                    burials.start_soon(_bury, services, bound)
 
 
-async def _bury(sandbox: Sandbox) -> None:
+async def _bury(services: Services, sandbox: Sandbox) -> None:
+    """Remove a sandbox; try again while it is there, since the store may fail."""
     _logger.info("the process of sandbox %r has ended", sandbox.name)
-    try:
-        await sandbox.delete()
-    except CNMError:
-        _logger.exception("removing sandbox %r", sandbox.name)
+    while services.sandboxes.get(sandbox.id) is sandbox:
+        try:
+            await sandbox.delete()
+        except Exception:
+            _logger.exception("removing sandbox %r", sandbox.name)
+            await anyio.sleep(PAUSE)

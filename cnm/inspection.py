@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from .endpoint import Endpoint
-from .errors import CNMError, NetlinkError
+from .errors import CNMError, KernelError, NetlinkError
 from .events import NetworkChecked
 from .gateways import elect
 from .interfaces import is_there
@@ -98,13 +98,16 @@ def expected(services: Services, sandbox: Sandbox) -> tuple[Expected, ...]:
 def examine(
     sockets: Sockets, key: str, interfaces: Sequence[Expected]
 ) -> tuple[Damage, ...]:
-    """Plan: return what is wrong in a sandbox."""
-    if not is_there(key):  # though sockets of ours may still be in it
-        return (Damage(info=None, problem="its namespace is gone", gone=True),)
-    with sockets.sandbox(key) as sandbox:
-        return tuple(
-            damage for each in interfaces for damage in _examine(sandbox, each)
-        )
+    """Plan: return what is wrong in a sandbox, or why nobody can tell."""
+    try:
+        if not is_there(key):  # though sockets of ours may still be in it
+            return (Damage(info=None, problem="its namespace is gone", gone=True),)
+        with sockets.sandbox(key) as sandbox:
+            return tuple(
+                damage for each in interfaces for damage in _examine(sandbox, each)
+            )
+    except KernelError as exc:
+        return (Damage(info=None, problem=f"it cannot be looked into: {exc}"),)
 
 
 def _examine(sandbox: SandboxSockets, each: Expected) -> Iterator[Damage]:
@@ -229,7 +232,10 @@ def _is_joined(sandbox: Sandbox, info: EndpointInfo) -> bool:
 
 
 async def check_network(services: Services, network: Network) -> tuple[Difference, ...]:
-    """Return what a network's driver finds wrong with it."""
+    """Return what a network's driver finds wrong with it.
+
+    What is being removed meanwhile is passed over.
+    """
     info = network.info
     if network.fault:
         return (Difference(subject=info, problem=network.fault),)
@@ -240,8 +246,16 @@ async def check_network(services: Services, network: Network) -> tuple[Differenc
         found = await services.answer(network.handler, event, tuple)
     except CNMError as exc:
         problem = f"its driver cannot tell how it is: {exc}"
-        return (Difference(subject=info, problem=problem),)
-    return found
+        found = (Difference(subject=info, problem=problem),)
+    return tuple(it for it in found if not _is_going(services, network, it))
+
+
+def _is_going(services: Services, network: Network, found: Difference) -> bool:
+    """Tell whether a difference is about something that is being removed."""
+    if network.deleting:
+        return True
+    subject = found.subject
+    return isinstance(subject, EndpointInfo) and not services.has_link(subject.id)
 
 
 def joined(network: Network) -> tuple[EndpointInfo, ...]:

@@ -301,10 +301,15 @@ def visit(sockets: Sockets, key: str, work: Visit) -> None:
 
 
 def is_there(key: str) -> bool:
-    """Tell whether a path leads to a network namespace. Blocks."""
+    """Tell whether a path leads to a network namespace. Blocks.
+
+    :raises KernelError: if that cannot be told, for want of file descriptors maybe
+    """
     try:
         os.close(namespaces.open_namespace(key))
-    except KernelError:
+    except KernelError as exc:
+        if exc.errno not in namespaces.GONE:
+            raise
         return False
     return True
 

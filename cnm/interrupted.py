@@ -7,23 +7,27 @@ pass over what is gone already.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias, cast
 
 from . import allocation, interfaces, leaving, naming, publishing, sandbox_plans
 from .dns import undo_redirection
 from .endpoint import Endpoint
-from .errors import CNMError
-from .events import EndpointLeft, NetworkDeleted
+from .errors import CNMError, TeardownError
+from .events import NetworkDeleted
 from .findings import Findings
 from .journal import INTENT, Deed
 from .linux import Sockets
 from .plugins import Driver
 from .records import endpoint_info, network_info, sandbox_info
 from .reports import Outcome, Subject
+from .sandbox import Sandbox
 from .services import Services
 from .store import Delete
-from .types import JSON, EndpointInfo, SandboxInfo
+from .types import JSON, EndpointInfo
+
+_logger = logging.getLogger(__name__)
 
 Value: TypeAlias = Mapping[str, JSON]
 #: Deals with an intent; returns what it was about, or None if there is nothing to say.
@@ -71,24 +75,19 @@ async def _undo_sandbox(
     services: Services, value: Value, findings: Findings
 ) -> Subject | None:
     info, request = sandbox_info(cast("Value", value["sandbox"]))
-    shared = naming.is_shared(services, info)
-    directory = naming.directory(services, info)
-    await services.kernel.run(
-        _drop_sandbox, info, directory, shared, request.netns is not None
-    )
+    directory, adopted = naming.directory(services, info), request.netns is not None
+    async with services.tenants.going(info) as key:
+        await services.kernel.run(_drop_sandbox, key, directory, adopted)
     return info
 
 
-def _drop_sandbox(
-    sockets: Sockets, info: SandboxInfo, directory: str, shared: bool, adopted: bool
-) -> None:
+def _drop_sandbox(sockets: Sockets, key: str, directory: str, adopted: bool) -> None:
     """Plan: remove what there is of a sandbox."""
     sandbox_plans.drop_files(sockets, directory)
-    if shared:
-        return
-    if adopted and interfaces.is_there(info.key):
-        undo_redirection(sockets, info.key)
-    sandbox_plans.drop_namespace(sockets, info.key)
+    if adopted and key and interfaces.is_there(key):
+        undo_redirection(sockets, key)
+    if key:
+        sandbox_plans.drop_namespace(sockets, key)
 
 
 def _recorded(services: Services, value: Value) -> tuple[Driver, EndpointInfo] | None:
@@ -142,26 +141,43 @@ async def _take_off(
     if info is None:
         return False
     interface = str(value["interface"])
-    event = EndpointLeft(endpoint=endpoint, sandbox=info, interface=interface)
-    left = await services.handle(driver, event)
-    if left is not None and left.plan is not None:
-        await services.run(driver, EndpointLeft, left.plan)
+    undo = leaving.undo_join
+    if failures := await undo(services, driver, endpoint, info, interface):
+        raise failures[0]
     if sandbox is not None:
         mark = f"{services.mark}:{endpoint.id}"
         await services.kernel.run(interfaces.remove_marked, sandbox.key, mark)
         await sandbox.reroute()
+        await _revoke(services, sandbox)
     return True
 
 
 async def _unpublish(
     services: Services, value: Value, findings: Findings
 ) -> Subject | None:
-    """Have nothing published by way of an endpoint that is to publish nothing."""
     endpoint = _endpoint(services, value)
-    if endpoint is None or endpoint.role.requests or endpoint.sandbox is None:
+    if endpoint is None or endpoint.sandbox is None:
         return None
-    await publishing.revoke(services, endpoint.sandbox.info, endpoint)
+    await _revoke(services, endpoint.sandbox)
     return endpoint.info
+
+
+async def _revoke(services: Services, sandbox: Sandbox) -> None:
+    """Have nothing published by way of endpoints that are to publish nothing.
+
+    What is published again is exactly what it was before.
+    """
+    for endpoint in sandbox.endpoints:
+        if endpoint.publishes and not endpoint.role.requests:
+            await publishing.revoke(services, sandbox.info, endpoint)
+
+
+async def _completed(removal: Awaitable[None]) -> None:
+    """Go on past what fails on the way of a removal: it comes to its end."""
+    try:
+        await removal
+    except TeardownError:
+        _logger.exception("what was interrupted is completed, and not all went well")
 
 
 async def _leave(
@@ -170,7 +186,7 @@ async def _leave(
     endpoint = _endpoint(services, value)
     if endpoint is None or not endpoint.joined:
         return None
-    await endpoint.leave()
+    await _completed(endpoint.leave())
     return endpoint.info
 
 
@@ -180,7 +196,7 @@ async def _delete_endpoint(
     endpoint = _endpoint(services, value)
     if endpoint is None:
         return None
-    await endpoint.delete(force=True)
+    await _completed(endpoint.delete(force=True))
     return endpoint.info
 
 
@@ -190,7 +206,7 @@ async def _delete_sandbox(
     identity = str(value["object"])
     sandbox = services.sandboxes.get(identity)
     if sandbox is not None:
-        await sandbox.delete()
+        await _completed(sandbox.delete())
         return sandbox.info
     for endpoint_id in cast("list[str]", value["endpoints"]):
         await _delete_endpoint(services, {"object": endpoint_id}, findings)
@@ -204,7 +220,7 @@ async def _delete_network(
     # what was not to be forced, and has endpoints since, has failed
     if network is None or (network.endpoints and not value["force"]):
         return None
-    await network.delete(force=True)
+    await _completed(network.delete(force=True))
     return network.info
 
 

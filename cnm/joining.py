@@ -21,7 +21,7 @@ from .roles import Change, Member
 from .rollback import Rollback
 from .services import Services
 from .store import Put
-from .types import JSON
+from .types import JSON, EndpointInfo
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
@@ -40,6 +40,12 @@ async def join(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> None
     _tell(services, done)
 
 
+def connection(services: Services, info: EndpointInfo, sandbox: Sandbox) -> Operation:
+    """Return an operation for :func:`connect`, to begin before the endpoint is made."""
+    intent = _connecting(info, sandbox, "")
+    return services.journal.operation("endpoint.connect", info.id, intent)
+
+
 async def connect(
     services: Services, endpoint: Endpoint, sandbox: Sandbox, making: Rollback
 ) -> None:
@@ -47,20 +53,28 @@ async def connect(
 
     The caller has the locks of both.
 
-    :param making: how to undo what has been done to make it
+    :param making: how to undo what has been done to make it; a :func:`connection`, if
+        that had to be recorded
     """
     name = await _choose_name(endpoint, sandbox)
     record = endpoint_record(endpoint.info, None)
-    intent: dict[str, JSON] = {
-        "endpoint": record,
-        "sandbox": sandbox.id,
-        "interface": name,
-    }
-    async with _operation(services, "endpoint.connect", endpoint, intent) as operation:
-        operation.absorb(making)
-        done = await _join(services, endpoint, sandbox, name, record, operation)
+    if isinstance(making, Operation):
+        done = await _join(services, endpoint, sandbox, name, record, making)
+    else:
+        intent = _connecting(endpoint.info, sandbox, name)
+        operation = _operation(services, "endpoint.connect", endpoint, intent)
+        async with operation:
+            operation.absorb(making)
+            done = await _join(services, endpoint, sandbox, name, record, operation)
     services.bus.publish(EndpointCreated(endpoint=done.event.endpoint))
     _tell(services, done)
+
+
+def _connecting(
+    info: EndpointInfo, sandbox: Sandbox, interface: str
+) -> dict[str, JSON]:
+    record = endpoint_record(info, None)
+    return {"endpoint": record, "sandbox": sandbox.id, "interface": interface}
 
 
 def _operation(
@@ -221,6 +235,7 @@ async def abandon(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> N
 async def _forget(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> None:
     """Forget that an endpoint was joined, which its sandbox does not have any more."""
     services.names.leave(endpoint.info)
+    failures: list[Exception] = []
     async with Rollback() as rollback:
         changes = await publishing.settle(
             services,
@@ -228,7 +243,10 @@ async def _forget(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> N
             [*sandbox.members(), Member(endpoint=endpoint, info=endpoint.info)],
             rollback,
             tolerant=True,
+            failures=failures,
         )
+    for exc in failures:
+        _logger.error("ports of %r may still be published: %s", endpoint.name, exc)
     record = endpoint_record(replace(endpoint.info, ports=()), None)
     others = [it.record() for it in changes if it.endpoint is not endpoint]
     await services.journal.write_or_postpone(

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from types import NoneType
 from typing import TYPE_CHECKING
 
-from . import allocation, interfaces, naming, publishing, sandbox_plans
+from . import allocation, interfaces, publishing, sandbox_plans
 from .dns import undo_redirection
-from .errors import EndpointNotFound, KernelError, StoreError, TeardownError
+from .errors import EndpointNotFound, KernelError, StoreError
 from .events import (
     EndpointDeleted,
     EndpointLeft,
+    EndpointUnpublished,
     LeaveInfo,
     NetworkDeleted,
+    PublishInfo,
     SandboxDeleted,
 )
 from .journal import Operation
@@ -34,30 +37,53 @@ if TYPE_CHECKING:
     from .sandbox import Sandbox
 
 
+@contextmanager
+def _noting(failures: list[Exception], *, force: bool = True) -> Iterator[None]:
+    """Go on past the block if it fails, if forced."""
+    try:
+        yield
+    except Exception as exc:
+        if not force:
+            raise
+        failures.append(exc)
+
+
 async def leave(
-    services: Services, endpoint: Endpoint, attachment: Attachment, sandbox: Sandbox
-) -> None:
+    services: Services,
+    endpoint: Endpoint,
+    attachment: Attachment,
+    sandbox: Sandbox,
+    *,
+    force: bool,
+) -> list[Exception]:
     """Have an endpoint leave its sandbox; the caller has the locks of both.
 
     Its ports and its default routes move to another endpoint first, if there is one.
+
+    :param force: go on past all failures, those of the driver as well
+    :return: what failed
     """
+    failures: list[Exception] = []
+    left: LeaveInfo | None = None
     async with services.journal.operation("endpoint.leave", endpoint.id) as operation:
         async with Rollback() as rollback:
             members = sandbox.members(leaving=endpoint)
             changes = await publishing.settle(
-                services, sandbox.info, members, rollback, tolerant=True
+                *(services, sandbox.info, members, rollback),
+                tolerant=True,
+                failures=failures if force else None,
             )
-            await sandbox.reroute_without(endpoint)
+            with _noting(failures, force=force):
+                await sandbox.reroute_without(endpoint)
             rollback.push(sandbox.reroute)
-            left = await tell_left(
-                services, endpoint, sandbox.info, attachment.interface
-            )
+            with _noting(failures, force=force):
+                left = await tell_left(
+                    services, endpoint, sandbox.info, attachment.interface
+                )
+        endpoint.leaving = True
         services.names.leave(endpoint.info)
-        failures: list[Exception] = []
-        try:
+        with _noting(failures):  # the driver has been told: there is no way back
             await take_out(services, sandbox, attachment.index, left, endpoint)
-        except Exception as exc:  # the driver has been told: there is no way back
-            failures.append(exc)
         record = endpoint_record(replace(endpoint.info, ports=()), None)
         others = [it.record() for it in changes if it.endpoint is not endpoint]
         await operation.finish(Put(ENDPOINT + endpoint.id, record), *others)
@@ -65,8 +91,7 @@ async def leave(
         change.endpoint.note(change)
     endpoint.detached()
     sandbox.detach(endpoint)
-    if failures:
-        raise TeardownError(f"taking out endpoint {endpoint.name!r}", failures)
+    return failures
 
 
 async def tell_left(
@@ -80,6 +105,33 @@ async def tell_left(
     except BaseException:
         endpoint.leaving = False
         raise
+
+
+async def undo_join(
+    services: Services,
+    driver: Driver,
+    info: EndpointInfo,
+    sandbox: SandboxInfo,
+    interface: str,
+) -> list[Exception]:
+    """Have a driver undo what it has done for an endpoint that is in no sandbox now.
+
+    It may remember that, though nobody else does.
+
+    :return: what failed
+    """
+    failures: list[Exception] = []
+    for event in (
+        EndpointUnpublished(endpoint=info, sandbox=sandbox, bindings=info.ports),
+        EndpointLeft(endpoint=info, sandbox=sandbox, interface=interface),
+    ):
+        with _noting(failures):
+            answer = await services.handle(driver, event)
+            if answer is not None and answer.plan is not None:
+                await services.run(driver, type(event), answer.plan)
+            if isinstance(answer, PublishInfo) and answer.done is not None:
+                answer.done()
+    return failures
 
 
 async def take_out(
@@ -110,26 +162,14 @@ async def forget(
     """
     failures: list[Exception] = []
     ipam: Driver | None = None
-    try:
+    with _noting(failures, force=force):
         ipam = await services.ipam(info.network.ipam)  # it may have been uninstalled
-    except Exception as exc:
-        if not force:
-            raise
-        failures.append(exc)
-    try:
+    with _noting(failures, force=force):
         await services.handle(driver, EndpointDeleted(endpoint=info))
-    except Exception as exc:
-        if not force:
-            raise
-        failures.append(exc)
     own = (info.address, info.address6)
-    try:
+    with _noting(failures, force=force):
         if ipam is not None:
             await allocation.release_addresses(ipam, info.network, info.id, own)
-    except Exception as exc:
-        if not force:
-            raise
-        failures.append(exc)
     return failures
 
 
@@ -145,18 +185,21 @@ async def remove_network(
     journal = services.journal
     async with journal.operation("network.delete", identity, intent) as operation:
         if force:
-            failures += await _remove_endpoints(network)
+            failures += await remove_endpoints(network.endpoints)
         if network.handler is not None:
             failures += await _dismantle(
                 services, network.handler, network.info, force=force
             )
         await operation.finish(Delete(NETWORK + identity, durable=True))
+    with _noting(failures):
+        await services.admit()
     return failures
 
 
-async def _remove_endpoints(network: Network) -> list[Exception]:
+async def remove_endpoints(endpoints: Iterable[Endpoint]) -> list[Exception]:
+    """Remove endpoints by force, one after the other; return what failed."""
     failures: list[Exception] = []
-    for each in network.endpoints:
+    for each in endpoints:
         try:
             await each.delete(force=True)
         except EndpointNotFound:
@@ -173,17 +216,11 @@ async def _dismantle(
 ) -> list[Exception]:
     """Have the driver forget a network, and give back its subnets."""
     failures: list[Exception] = []
-    try:
+    with _noting(failures, force=force):
         await services.handle(driver, NetworkDeleted(network=info))
-    except Exception as exc:
-        if not force:
-            raise
-        failures.append(exc)
-    try:
+    with _noting(failures):
         ipam = await services.ipam(info.ipam)
         await allocation.release_network(ipam, info)
-    except Exception as exc:
-        failures.append(exc)
     return failures
 
 
@@ -209,11 +246,9 @@ async def _remove(
     left: list[LeaveInfo | None] = []
     published: list[Publishing] = []
     for endpoint in endpoints:
-        try:
+        with _noting(failures):
             ports = await publishing.withdraw(services, sandbox.info, endpoint)
             published += [ports] if ports is not None else []
-        except Exception as exc:
-            failures.append(exc)
         try:
             left.append(
                 await tell_left(services, endpoint, sandbox.info, endpoint.interface)
@@ -270,23 +305,23 @@ async def _take_down(
             steps.append((interfaces.take_out, (sandbox.key, index, info)))
         left = ()
     for plan, arguments in steps:
-        try:
+        with _noting(failures):
             await run(plan, *arguments)
-        except Exception as exc:
-            failures.append(exc)
     if sandbox.adopted and endpoints:
         services.reaper.want(sandbox.key)
-        await services.reaper.reap()
-    key = "" if naming.is_shared(services, sandbox.info) else sandbox.key
-    try:
-        await run(sandbox_plans.destroy, key, plans, left, directory)
-    except Exception as exc:
-        failures.append(exc)
-        if isinstance(exc, KernelError) and exc.errno == errno.ETIMEDOUT:
-            # a driver's plan hangs; what is ours is removed all the same
-            await services.kernel.run(
-                sandbox_plans.destroy, key, [close], (), directory
-            )
+        with _noting(failures):
+            await services.reaper.reap()
+    async with services.tenants.going(sandbox.info) as key:
+        try:
+            await run(sandbox_plans.destroy, key, plans, left, directory)
+        except Exception as exc:
+            failures.append(exc)
+            if isinstance(exc, KernelError) and exc.errno == errno.ETIMEDOUT:
+                # a driver's plan hangs; what is ours is removed all the same
+                with _noting(failures):
+                    await services.kernel.run(
+                        sandbox_plans.destroy, key, [close], (), directory
+                    )
     services.reaper.forget(sandbox.key)
     if endpoints:
         services.reaper.want()

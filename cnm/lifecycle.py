@@ -50,6 +50,7 @@ from .running import Running
 from .sandbox import Sandbox
 from .services import Services
 from .settings import Settings
+from .tenants import Tenants
 from .types import AddressPool
 from .watching import Watcher
 
@@ -196,6 +197,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Services:
         address_pools=pools,
         networks=Networks(),
         sandboxes=Directory[Sandbox](SandboxNotFound),
+        tenants=Tenants(naming.key(directory, "", "host")),
     )
     stack.callback(services.bus.close)
     services.report = await restore.restore(services)
@@ -266,6 +268,8 @@ async def stop(services: Services) -> list[Exception]:
     :return: what failed
     """
     failures: list[Exception] = []
+    with anyio.move_on_after(STOP_TIMEOUT):
+        await services.turns.end()
     if services.ephemeral:
         # configuration networks last: others depend on them
         networks = sorted(services.networks, key=lambda n: n.info.config_only)
@@ -277,16 +281,19 @@ async def stop(services: Services) -> list[Exception]:
                     await remove()
             except Exception as exc:
                 failures.append(exc)
-    try:
-        services.reaper.want(singly=True)
-        await services.reaper.reap()
-        await services.forgetter.flush()
-        if services.ephemeral:
-            await services.kernel.run(remove_table, services)
-        elif not services.networks and not services.sandboxes:
-            await services.kernel.run(lambda sockets: disown(services.run_dir))
-    except Exception as exc:
-        failures.append(exc)
+    services.reaper.want(singly=True)
+    run = services.kernel.run
+    last: list[Callable[[], Awaitable[None]]]
+    last = [services.reaper.reap, services.forgetter.flush]
+    if services.ephemeral:
+        last.append(lambda: run(remove_table, services))
+    elif not services.networks and not services.sandboxes:
+        last.append(lambda: run(lambda sockets: disown(services.run_dir)))
+    for step in last:
+        try:
+            await step()
+        except Exception as exc:
+            failures.append(exc)
     return failures
 
 

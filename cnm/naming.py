@@ -18,19 +18,10 @@ def directory(services: Services, sandbox: SandboxInfo) -> str:
     return f"{services.run_dir}/files/{sandbox.id[:12]}"
 
 
-def key(services: Services, identity: str, netns: str | int | None) -> str:
+def key(run_dir: str, identity: str, netns: str | int | None) -> str:
     """Return the path of a sandbox's namespace; all on the host's own share one."""
     name = "default" if netns == "host" else identity[:12]
-    return f"{services.run_dir}/netns/{name}"
-
-
-def is_shared(services: Services, sandbox: SandboxInfo) -> bool:
-    """Tell whether another sandbox has the same namespace."""
-    # only those on the host's own can: the others need not be walked through
-    return sandbox.key == key(services, sandbox.id, "host") and any(
-        other.key == sandbox.key and other.id != sandbox.id
-        for other in services.sandboxes
-    )
+    return f"{run_dir}/netns/{name}"
 
 
 def situation(

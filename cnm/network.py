@@ -299,13 +299,14 @@ class Network:
         """Remove the sandbox's endpoints on this network.
 
         :raises EndpointNotFound: if it has none
+        :raises TeardownError: if something failed on the way; they are gone then
         """
         self._services.require_sandbox(sandbox)
         mine = [it for it in sandbox.endpoints if it.network is self]
         if not mine:
             raise EndpointNotFound(sandbox.name, f" on network {self.name!r}")
-        for joined in mine:
-            await joined.delete(force=True)
+        if failures := await leaving.remove_endpoints(mine):
+            raise TeardownError(f"disconnecting sandbox {sandbox.name!r}", failures)
 
     async def _serve(self, change: Change) -> None:
         async with self.lock:
@@ -363,7 +364,6 @@ class Network:
             self._services.names.drop(self._info)
             self._services.reaper.want(singly=True)
             self._services.routes.regard(*self._state.links)
-            await self._services.admit()
             self._services.bus.publish(NetworkDeleted(network=self._info))
         if failures:
             raise TeardownError(f"removing network {self.name!r}", failures)

@@ -9,7 +9,7 @@ from types import NoneType
 
 import anyio
 
-from . import allocation, attaching, inspection, joining, publishing
+from . import allocation, attaching, inspection, joining, republishing
 from .endpoint import Endpoint
 from .errors import CNMError, NetworkNotFound
 from .events import NetworkRestored
@@ -114,7 +114,7 @@ async def _take_up(services: Services, network: Network) -> None:
         for endpoint in network.endpoints:
             endpoint.recovered(driver)
             if not fault:
-                await publishing.again(services, endpoint)
+                await republishing.again(services, endpoint)
         if fault:
             await _publish(services, network)
     services.bus.publish(NetworkRestored(network=network.info))
@@ -141,7 +141,7 @@ async def _publish(services: Services, network: Network) -> None:
     for sandbox in filter(None, joined):
         async with sandbox.lock:
             one = (sandbox.info, sandbox.members())
-            await publishing.restore(services, [one], Findings())
+            await republishing.restore(services, [one], Findings())
 
 
 async def _repair_sandbox(
@@ -154,7 +154,10 @@ async def _repair_sandbox(
         found = [
             Difference(subject=damage.info or sandbox.info, problem=damage.problem)
         ]
-        reason = broken.get(damage.info.network.id) if damage.info else None
+        if damage.info is not None:
+            reason = broken.get(damage.info.network.id)
+        else:
+            reason = None if damage.gone else damage.problem
         if reason is not None:
             result += [replace(it, error=reason) for it in found]
             continue
@@ -171,8 +174,9 @@ async def _mend_sandbox(services: Services, sandbox: Sandbox, damage: Damage) ->
     if endpoint is None:
         return  # it has left meanwhile
     async with endpoint.lock, sandbox.lock:
-        with anyio.CancelScope(shield=True):
-            await _mend_interface(services, sandbox, endpoint)
+        if endpoint.sandbox is sandbox:
+            with anyio.CancelScope(shield=True):
+                await _mend_interface(services, sandbox, endpoint)
 
 
 async def _lose(services: Services, sandbox: Sandbox) -> None:

@@ -10,13 +10,12 @@ from dataclasses import replace
 from types import NoneType
 from typing import cast
 
-from . import allocation, interfaces, interrupted, publishing, repair
+from . import allocation, interfaces, interrupted, leaving, repair, republishing
 from .absent import AbsentDriver
 from .dns import Preparation
 from .endpoint import Endpoint
 from .errors import CNMError, KernelError
 from .events import (
-    EndpointLeft,
     Event,
     NetworkRestored,
     SandboxDeleted,
@@ -25,7 +24,7 @@ from .findings import Findings
 from .firewall import adopt_forwarding
 from .inspection import Damage, Expected, expected, missing
 from .linux import SandboxSockets, Sockets, namespaces
-from .linux.lifelines import find_process
+from .linux.lifelines import NO_PROCESS, find_process
 from .network import Network
 from .plugins import Driver
 from .records import (
@@ -76,7 +75,7 @@ async def restore(services: Services) -> RestoreReport:
     await _restore_networks(services, findings)
     damages = await _look_inside(services)
     published = ((sandbox.info, sandbox.members()) for sandbox in services.sandboxes)
-    await publishing.restore(services, published, findings)
+    await republishing.restore(services, published, findings)
     await interrupted.resolve(services, findings)
     gone = [Delete(SANDBOX + identity) for identity in findings.lost]
     if gone:
@@ -111,11 +110,14 @@ async def _restore_sandbox(
     try:
         os.close(namespaces.open_namespace(info.key))
     except KernelError as exc:
+        if exc.errno not in namespaces.GONE:
+            raise
         findings.lost[info.id] = info
         findings.add(info, "dropped", f"its namespace is gone: {exc.strerror}")
         return
     with services.sandboxes.reserve(info.name):
         services.sandboxes.add(Sandbox(services, info, request))
+    services.tenants.add(info)
     findings.add(info, "kept")
     if info.bound_to:
         await _bind_again(services, info, int(str(value["bound_since"])))
@@ -125,7 +127,9 @@ async def _bind_again(services: Services, info: SandboxInfo, since: int) -> None
     """Have a sandbox end with its process, if that still runs; or soon, if not."""
     try:
         process, descriptor = await services.kernel.run(find_process, info.bound_to)
-    except KernelError:
+    except KernelError as exc:
+        if exc.errno not in NO_PROCESS:
+            raise
         return
     if process.started == since:
         services.lifelines.tie(info.id, descriptor)
@@ -249,9 +253,13 @@ async def _restore_endpoint(
     if attachment is not None and sandbox is None:
         left = findings.lost.get(attachment.sandbox)
         if left is not None and not network.fault:
-            await _tell_left(
+            failures = await leaving.undo_join(
                 services, network.handler, info, left, attachment.interface
             )
+            for exc in failures:
+                _logger.error(
+                    "what endpoint %r has left may remain: %s", info.name, exc
+                )
         attachment, info = None, replace(info, ports=())
         record = endpoint_record(info, None)
         await services.journal.write(Put(ENDPOINT + info.id, record))
@@ -266,23 +274,6 @@ async def _restore_endpoint(
     if attachment is not None and sandbox is not None:
         services.joins = max(services.joins, attachment.order)
         sandbox.attach(endpoint, show=False)
-
-
-async def _tell_left(
-    services: Services,
-    driver: Driver,
-    info: EndpointInfo,
-    sandbox: SandboxInfo,
-    interface: str,
-) -> None:
-    """Have a driver remove what it has made for an endpoint whose sandbox is gone."""
-    event = EndpointLeft(endpoint=info, sandbox=sandbox, interface=interface)
-    try:
-        left = await services.handle(driver, event)
-        if left is not None and left.plan is not None:
-            await services.run(driver, EndpointLeft, left.plan)
-    except CNMError:
-        _logger.exception("what endpoint %r has left may remain", info.name)
 
 
 async def _restore_addresses(services: Services, info: EndpointInfo) -> str:

@@ -31,7 +31,7 @@ class Running:
             raise InvalidError(*await creation.all_problems(services, request))
         if request.config_from:
             request = creation.configured(services, request)
-        with services.networks.reserve(request.name):
+        with services.turns.making(), services.networks.reserve(request.name):
             make = (
                 creation.create_configuration
                 if request.config_only
@@ -46,10 +46,12 @@ class Running:
     async def create_sandbox(self, request: SandboxRequest) -> Sandbox:
         """Create a sandbox, or leave nothing of it."""
         services = self.services
-        with services.sandboxes.reserve(request.name):
-            info = await creation.create_sandbox(services, request)
+        with services.turns.making(), services.sandboxes.reserve(request.name):
+            info, lifeline = await creation.create_sandbox(services, request)
             created = Sandbox(services, info, request)
             services.sandboxes.add(created)
+            if lifeline is not None:  # the process may have ended by now
+                services.lifelines.tie(info.id, lifeline)
         services.bus.publish(SandboxCreated(sandbox=created.info))
         return created
 

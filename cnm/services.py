@@ -12,7 +12,13 @@ from .allocation import Surroundings
 from .bus import Bus
 from .directory import Directory
 from .dns import Names, name_servers
-from .errors import DriverError, InvalidError, KernelError, SandboxNotFound
+from .errors import (
+    CNMError,
+    DriverError,
+    InvalidError,
+    KernelError,
+    SandboxNotFound,
+)
 from .events import Capability, DriverEvent, DriverFailed, DriverLoaded, JoinInfo
 from .firewall import Firewall, admit
 from .journal import Journal
@@ -27,6 +33,7 @@ from .plugins import Driver, DriverRegistry
 from .reports import RestoreReport
 from .rollback import Rollback
 from .store import Store
+from .tenants import Tenants
 from .turns import Turns
 from .types import AddressPool, EndpointInfo, IPNetwork
 from .validation import shown
@@ -82,6 +89,7 @@ class Services:
     address_pools: tuple[AddressPool, ...]
     networks: Networks
     sandboxes: Directory[Sandbox]
+    tenants: Tenants
     turns: Turns = field(default_factory=Turns)
     capabilities: dict[str, Capability] = field(default_factory=dict)
     joins: int = 0
@@ -155,7 +163,8 @@ class Services:
     ) -> T:
         """Run a plan that a driver has returned, or that has one as a part.
 
-        :raises DriverError: if it takes too long
+        :raises CNMError: what it raised, if it is one of cnm's
+        :raises DriverError: if it raised something else, or takes too long
         """
         try:
             return await self.kernel.within(self.driver_timeout).run(plan)
@@ -164,6 +173,10 @@ class Services:
                 raise
             reason = f"its plan has not ended within {self.driver_timeout:g} s"
             raise DriverError(driver.name, event.name, reason) from exc
+        except CNMError:
+            raise
+        except Exception as exc:
+            raise DriverError(driver.name, event.name, exc) from exc
 
     async def answer(
         self,

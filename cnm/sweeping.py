@@ -33,9 +33,14 @@ def sweep(sockets: Sockets, services: Services, findings: Findings) -> None:
     directory = f"{services.run_dir}/netns"
     for name in os.listdir(directory):
         key = f"{directory}/{name}"
-        if key not in known:
-            findings.add(key, "swept", "no sandbox has the namespace")
+        if key in known:
+            continue
+        try:
             sockets.remove(key)
+        except OSError as exc:  # others have put something there, or use it
+            _logger.warning("%s belongs to nothing, and remains: %s", key, exc)
+        else:
+            findings.add(key, "swept", "no sandbox has the namespace")
     mine = {naming.directory(services, it.info) for it in services.sandboxes}
     for name in os.listdir(f"{services.run_dir}/files"):
         if (files := f"{services.run_dir}/files/{name}") not in mine:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import anyio
 import anyio.lowlevel
+
+from .errors import UnavailableError
 
 #: Operations that begin before the event loop has others run. Each keeps it for some
 #: 100 us before it waits for the first time.
@@ -21,6 +25,30 @@ class Turns:
     def __init__(self) -> None:
         self._begun = 0
         self._waiting: deque[anyio.Event] = deque()
+        self._made = 0
+        self._last: anyio.Event | None = None
+
+    @contextmanager
+    def making(self) -> Iterator[None]:
+        """Return a block in which something is made; :meth:`end` waits for it.
+
+        :raises UnavailableError: after :meth:`end` has been called
+        """
+        if self._last is not None:
+            raise UnavailableError("the controller has stopped")
+        self._made += 1
+        try:
+            yield
+        finally:
+            self._made -= 1
+            if self._last is not None and not self._made:
+                self._last.set()
+
+    async def end(self) -> None:
+        """Have nothing be made any more; return when all is made that is under way."""
+        self._last = anyio.Event()
+        if self._made:
+            await self._last.wait()
 
     async def take(self) -> None:
         """Wait for one's turn; at once, unless many have begun in this round."""

@@ -22,6 +22,7 @@ from .linux import (
     get_link,
     parse_link,
 )
+from .linux.monitor import Change
 from .services import Services
 
 _logger = logging.getLogger(__name__)
@@ -42,26 +43,35 @@ class Watcher:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._damaged = anyio.Event()
+        self._lacks_table = False
 
     async def watch(self) -> None:
         """Notice damage, until cancelled."""
         async with aclosing(self._services.monitor.watch()) as changes:
             async for change in changes:
-                if isinstance(change, LinkGone):
-                    self._link_gone(change)
-                elif isinstance(change, LinkDown):
-                    if self._is_ours(change.alias):
-                        self._damaged.set()
-                elif isinstance(change, PortGone):
-                    await self._port_gone(change)
-                elif isinstance(change, RouteGone):
-                    self._route_gone(change)
-                elif isinstance(change, TableChanged):
-                    self._table_changed(change)
-                else:
-                    await self._mend_firewall()
-                    if isinstance(change, Overrun):
-                        self._damaged.set()
+                try:
+                    await self._notice(change)
+                except Exception:
+                    _logger.exception("it cannot be told what %s means", change)
+                    self._damaged.set()
+
+    async def _notice(self, change: Change) -> None:
+        if isinstance(change, LinkGone):
+            self._link_gone(change)
+        elif isinstance(change, LinkDown):
+            if self._is_ours(change.alias):
+                self._damaged.set()
+        elif isinstance(change, PortGone):
+            await self._port_gone(change)
+        elif isinstance(change, RouteGone):
+            self._route_gone(change)
+        elif isinstance(change, TableChanged):
+            self._table_changed(change)
+        else:
+            self._lacks_table = True
+            await self._mend_firewall()
+            if isinstance(change, Overrun):
+                self._damaged.set()
 
     async def watch_namespaces(self) -> None:
         """Notice that somebody removes a sandbox's namespace, until cancelled."""
@@ -85,11 +95,17 @@ class Watcher:
             await self._damaged.wait()
             await anyio.sleep(SETTLE)
             self._damaged = anyio.Event()
-            await self._deal()
+            try:
+                await self._deal()
+            except Exception:  # it is tried again
+                _logger.exception("damage cannot be dealt with")
+                self._damaged.set()
             await anyio.sleep(PAUSE)
 
     async def _deal(self) -> None:
         services = self._services
+        if self._lacks_table:
+            await self._mend_firewall()
         look = repair.repair if services.repairs else inspection.check
         for difference in (found := await look(services)):
             _logger.warning("%s", difference)
@@ -103,6 +119,7 @@ class Watcher:
         if await services.kernel.run(services.firewall.mend):
             _logger.warning("somebody removed the nftables table; it is back")
             services.bus.publish(FirewallRebuilt(controller=services.name))
+        self._lacks_table = False
 
     def _is_ours(self, alias: str) -> bool:
         """Tell whether a link is one that we should have, by its mark."""

@@ -5,6 +5,7 @@ All methods block: they belong into plans.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -112,15 +113,23 @@ def _read(path: str) -> str | None:
 
 
 def write(path: str, content: str, present: str | None) -> None:
-    """Have a file hold a content, in place of what is present; None: there is none."""
+    """Have a file hold a content, in place of what is present; None: there is none.
+
+    :raises OSError: if there is no room for it; what was present still is
+    """
     if content == present:
         return
     data = content.encode(errors="surrogateescape")
-    size = len((present or "").encode(errors="surrogateescape"))
+    before = (present or "").encode(errors="surrogateescape")
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, _MODE)
     try:
         # empty lines in place of what is too much, which then is cut off
-        os.pwrite(descriptor, data.ljust(size, b"\n"), 0)
+        size = max(len(data), len(before))
+        if os.pwrite(descriptor, data.ljust(size, b"\n"), 0) < size:
+            # a full disk takes a part of it
+            os.pwrite(descriptor, before, 0)
+            os.ftruncate(descriptor, len(before))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
         if size > len(data):
             os.ftruncate(descriptor, len(data))
     finally:

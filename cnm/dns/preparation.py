@@ -113,7 +113,12 @@ class Preparation:
             files.write_hosts(base, state.lines or (), lines, fresh=fresh)
         nameserver = self._nameserver(state.addresses)
         if nameserver != state.nameserver or state.lines is None:
-            files.write_resolv_conf(self._resolv_conf(nameserver), fresh=fresh)
+            try:
+                files.write_resolv_conf(self._resolv_conf(nameserver), fresh=fresh)
+            except BaseException:
+                if state.lines is not None:
+                    files.write_hosts(list, lines, state.lines)
+                raise
         return state._replace(lines=lines, nameserver=nameserver)
 
     def _base(self, sockets: Sockets, sandbox: SandboxSockets) -> list[str]:

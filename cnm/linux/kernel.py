@@ -105,7 +105,7 @@ class Sockets:
         except BaseException:
             made.close()
             raise
-        self._kept.put(key, made)
+        self._kept.keep(key, made)
 
     def _make(self) -> SandboxSockets:
         try:
@@ -117,11 +117,14 @@ class Sockets:
     @contextmanager
     def sandbox(self, key: str) -> Iterator[SandboxSockets]:
         """Open the network namespace at a path, or use one that is still open."""
-        sockets = self._kept.take(key) or self._open(key)
+        sockets = self._kept.take(key)
         try:
+            sockets = sockets or self._open(key)
             yield sockets
         except BaseException:
-            sockets.close()
+            if sockets is not None:
+                sockets.close()
+            self._kept.put(key, None)
             raise
         self._kept.put(key, sockets)
 

@@ -13,6 +13,9 @@ import anyio
 from ..errors import KernelError
 from .kernel import Sockets
 
+#: What says that there is no process of an id; after other errors nobody can tell.
+NO_PROCESS = frozenset({errno.ESRCH, errno.ENOENT, errno.EINVAL})
+
 
 @dataclass(frozen=True, slots=True)
 class Process:

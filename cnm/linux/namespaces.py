@@ -23,6 +23,9 @@ MS_REC = 16384
 MS_PRIVATE = 1 << 18
 MNT_DETACH = 2
 
+#: What says that there is no namespace at a path; after other errors nobody can tell.
+GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EINVAL})
+
 #: The namespace of the calling thread (not of the process: /proc/self is the main
 #: thread's).
 OWN = "/proc/thread-self/ns/net"

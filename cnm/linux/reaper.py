@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import anyio
 
 from ..errors import KernelError, NetlinkError
+from . import namespaces
 from .kernel import Kernel, Sockets
 from .links import (
     REAP_GROUP,
@@ -88,8 +89,14 @@ class Reaper:
         self._wanted = anyio.Event()
         keys, self._keys = self._keys, set()
         singly, self._singly = self._singly, False
-        await self._kernel.run(_reap, frozenset(keys))
-        return await self._kernel.run(_singles) if singly else ()
+        try:
+            # where it has failed, it is tried again with the next ones
+            self._keys |= await self._kernel.run(_reap, frozenset(keys))
+            return await self._kernel.run(_singles) if singly else ()
+        except BaseException:
+            self._keys |= keys
+            self._singly |= singly
+            raise
 
 
 def delete_links(sockets: Sockets, links: Sequence[Link]) -> None:
@@ -106,15 +113,19 @@ def _few(bridges: tuple[int, ...]) -> list[tuple[int, ...]]:
     return [bridges[start : start + _AT_A_TIME] for start in starts]
 
 
-def _reap(sockets: Sockets, keys: frozenset[str]) -> None:
+def _reap(sockets: Sockets, keys: frozenset[str]) -> set[str]:
+    """Plan: delete what is in the group; return the namespaces where that fails."""
     _delete_group(sockets.route)
+    failed = set()
     for key in keys:
         try:
             with sockets.sandbox(key) as sandbox:
                 _delete_group(sandbox.route)
         except KernelError as exc:
-            if exc.errno != errno.ENOENT:
-                raise
+            if exc.errno not in namespaces.GONE:
+                _logger.warning("links in %s remain: %s", key, exc)
+                failed.add(key)
+    return failed
 
 
 def _delete_group(route: NetlinkSocket) -> None:

@@ -75,26 +75,54 @@ class Kept:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open: OrderedDict[str, SandboxSockets] = OrderedDict()
+        # how many plans are in a sandbox, and which sandboxes have gone meanwhile
+        self._inside: dict[str, int] = {}
+        self._gone: set[str] = set()
 
     def take(self, key: str) -> SandboxSockets | None:
-        """Return those of a sandbox, for the caller alone; None if there are none."""
+        """Return those of a sandbox, for the caller alone; None if there are none.
+
+        The caller puts them, or others, or None, when it has done.
+        """
         with self._lock:
+            self._inside[key] = self._inside.get(key, 0) + 1
             return self._open.pop(key, None)
 
-    def put(self, key: str, sockets: SandboxSockets) -> None:
-        """Keep those of a sandbox, as long as there is room."""
+    def put(self, key: str, sockets: SandboxSockets | None) -> None:
+        """Keep those of a sandbox that have been taken, unless it is gone meanwhile."""
         with self._lock:
-            # two plans on one namespace at a time is rare: keep one, close the other
-            surplus = [self._open.pop(key)] if key in self._open else []
-            self._open[key] = sockets
-            if len(self._open) > KEPT_SANDBOXES:
-                surplus.append(self._open.popitem(last=False)[1])
-        for old in surplus:
-            old.close()
+            gone = key in self._gone
+            self._inside[key] -= 1
+            if not self._inside[key]:
+                del self._inside[key]
+                self._gone.discard(key)
+            surplus = sockets if gone or sockets is None else self._add(key, sockets)
+        if surplus is not None:
+            surplus.close()
+
+    def keep(self, key: str, sockets: SandboxSockets) -> None:
+        """Keep those of a sandbox that has just been made."""
+        with self._lock:
+            surplus = self._add(key, sockets)
+        if surplus is not None:
+            surplus.close()
+
+    def _add(self, key: str, sockets: SandboxSockets) -> SandboxSockets | None:
+        """Keep sockets as long as there is room; return what is to be closed for it."""
+        # two plans on one namespace at a time is rare: keep one, close the other
+        surplus = self._open.pop(key, None)
+        self._open[key] = sockets
+        if len(self._open) > KEPT_SANDBOXES:
+            return self._open.popitem(last=False)[1]
+        return surplus
 
     def forget(self, key: str) -> None:
-        """Close those of a sandbox."""
-        if sockets := self.take(key):
+        """Close those of a sandbox that is gone; those in use when they are put."""
+        with self._lock:
+            sockets = self._open.pop(key, None)
+            if key in self._inside:
+                self._gone.add(key)
+        if sockets is not None:
             sockets.close()
 
     def close(self) -> None:

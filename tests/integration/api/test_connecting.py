@@ -9,10 +9,12 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
 import cnm
+from cnm import Controller
 from cnm.driver import (
     Capability,
     DriverLoaded,
@@ -25,11 +27,12 @@ from cnm.driver import (
     PublishInfo,
     hookimpl,
 )
+from cnm.lifecycle import remove_table
 from cnm.linux import Placement
 from cnm.store import Delete, Put
 from cnm.testing.fakes import MAC
 
-from .fakes import FakeDriver
+from .fakes import FakeDriver, LastingStore
 from .test_drivers import SUBNET, running
 
 
@@ -51,8 +54,20 @@ class Prompt(FakeDriver):
         super().plug(placement)
 
 
-async def test_a_forced_deletion_while_a_sandbox_is_connected() -> None:
-    fake = Prompt()
+class Waiting(Prompt):
+    """Waits before it creates an endpoint, too."""
+
+    @hookimpl
+    async def cnm_endpoint_created(self, event: EndpointCreated) -> EndpointState:
+        await anyio.lowlevel.checkpoint()
+        return await super().cnm_endpoint_created(event)
+
+
+@pytest.mark.parametrize("kind", [Prompt, Waiting])
+async def test_a_forced_deletion_while_a_sandbox_is_connected(
+    kind: type[Prompt],
+) -> None:
+    fake = kind()
     async with running(fake) as controller:
         network = await controller.create_network("net", "fake", subnets=[SUBNET])
         sandbox = await controller.create_sandbox("box")
@@ -75,15 +90,38 @@ async def test_a_forced_deletion_while_a_sandbox_is_connected() -> None:
         assert sandbox.endpoints == ()
 
 
-async def test_who_cannot_be_connected_has_never_been() -> None:
-    fake = Prompt()
+@pytest.mark.parametrize("kind", [Prompt, Waiting])
+async def test_it_is_recorded_as_one(kind: type[Prompt]) -> None:
+    """Who is killed in the middle finds no endpoint afterwards."""
+    fake, store = kind(), LastingStore()
+    async with Controller(store=store, drivers={"fake": fake}) as controller:
+        network = await controller.create_network("net", "fake", subnets=[SUBNET])
+        sandbox = await controller.create_sandbox("box")
+        before = {it.key for it in await store.scan("")}
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(network.connect, sandbox)
+            await anyio.to_thread.run_sync(fake.plugging.wait)
+            during = {it.key for it in await store.scan("")}
+            fake.go_on.set()
+        (endpoint,) = network.endpoints
+        assert during - before == {f"intent/{endpoint.id}/endpoint.connect"}
+        after = {it.key for it in await store.scan("")}
+        assert after - before == {f"endpoint/{endpoint.id}"}
+        await sandbox.delete()
+        await network.delete()
+        await controller._services.kernel.run(remove_table, controller._services)
+
+
+@pytest.mark.parametrize("kind", [Prompt, Waiting])
+async def test_who_cannot_be_connected_has_never_been(kind: type[Prompt]) -> None:
+    fake = kind()
     fake.go_on.set()
     async with running(fake) as controller:
         network = await controller.create_network("net", "fake", subnets=[SUBNET])
         sandbox = await controller.create_sandbox("box")
         async with controller.subscribe() as events:
             fake.fail["plan"] = RuntimeError("no")
-            with pytest.raises(RuntimeError):
+            with pytest.raises(cnm.DriverError, match=r"endpoint.joined: no"):
                 await network.connect(sandbox, address="10.9.0.5")
             fake.fail.clear()
             assert (network.endpoints, sandbox.endpoints) == ((), ())

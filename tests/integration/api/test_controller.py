@@ -1,6 +1,6 @@
 """Controllers: names, lifetimes, namespaces, cancellation."""
 
-# ruff: noqa: ASYNC110 - the kernel has no event for it
+# ruff: noqa: ASYNC110, ASYNC240, SIM117 - tests wait for the kernel, and may block
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 import cnm
@@ -17,6 +18,7 @@ from cnm.linux import dump_links, parse_link
 
 from ...conftest import host_links, host_tables
 from ..lab import Namespace
+from .fakes import Slow
 from .traffic import serving, tcp
 
 
@@ -133,6 +135,61 @@ async def test_a_cancelled_body_leaves_nothing() -> None:
             await anyio.sleep_forever()
     assert scope.cancelled_caught
     assert (host_links(), host_tables()) == before
+
+
+@pytest.mark.parametrize("what", ["network", "connect"])
+async def test_what_is_being_made_when_it_stops(what: str) -> None:
+    """It is made, and then removed with the rest."""
+    slow = Slow()
+    made: list[object] = []
+
+    async def make(controller: Controller, box: cnm.Sandbox) -> None:
+        if what == "network":
+            made.append(await controller.create_network("late", "slow"))
+        else:
+            made.append(await controller.network("front").connect(box))
+
+    async def hold(came: anyio.Event) -> None:
+        name = "network.created" if what == "network" else "endpoint.joined"
+        async with slow.held(name) as reached:
+            came.set()
+            await reached.wait()
+            stopping.set()
+            await anyio.wait_all_tasks_blocked()
+
+    stopping = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        async with Controller(drivers={"slow": slow}) as controller:
+            await controller.create_network("front", "slow")
+            box = await controller.create_sandbox("box")
+            came = anyio.Event()
+            tasks.start_soon(hold, came)
+            await came.wait()
+            tasks.start_soon(make, controller, box)
+            await stopping.wait()
+    assert len(made) == 1
+    for kind in ("network", "endpoint"):
+        told = [slow.calls.count(f"{kind}.{it}") for it in ("created", "deleted")]
+        assert told[0] == told[1]
+
+
+async def test_nothing_is_made_when_it_stops() -> None:
+    async def make(controller: Controller) -> None:
+        with suppress(cnm.UnavailableError, cnm.NetworkNotFound):
+            for number in range(1000):
+                box = await controller.create_sandbox(f"box{number}")
+                await controller.network("front").connect(box)
+
+    async with anyio.create_task_group() as tasks, Controller() as controller:
+        directory = controller._services.run_dir
+        await controller.create_network("front")
+        tasks.start_soon(make, controller)
+        with anyio.fail_after(10):
+            while len(controller.sandboxes) < 3:
+                await anyio.lowlevel.checkpoint()
+        services = controller._services
+    assert (tuple(services.sandboxes), tuple(services.networks)) == ((), ())
+    assert not os.path.exists(directory)
 
 
 async def test_another_namespace() -> None:

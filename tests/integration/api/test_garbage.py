@@ -18,11 +18,13 @@ import anyio.to_thread
 import pytest
 
 import cnm
-from cnm import Controller, SQLiteStore
+from cnm import Controller, SQLiteStore, garbage
 from cnm.lifecycle import remove_table
 from cnm.linux import NetlinkSocket, add_bridge, add_veth, delete_link, set_link
+from cnm.store import Delete, Put
 
 from ...conftest import host_links
+from .fakes import FailingStore, LastingStore, Slow
 from .test_restore import remove_all
 from .traffic import serving, tcp
 
@@ -166,6 +168,67 @@ async def test_a_sandbox_ends_with_its_process(
     process.wait()
 
 
+class Undertaker(FailingStore):
+    """Ends a process when a sandbox is recorded, and lets others notice that."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        super().__init__()
+        self._process = process
+
+    async def transaction(self, *changes: Put | Delete) -> None:
+        await super().transaction(*changes)
+        if changes[0].key.startswith("sandbox/"):
+            self._process.kill()
+            await anyio.to_thread.run_sync(self._process.wait)
+            for _ in range(10):
+                await anyio.lowlevel.checkpoint()
+
+
+async def test_a_process_that_ends_while_its_sandbox_is_made(
+    process: subprocess.Popen[bytes],
+) -> None:
+    async with Controller(store=Undertaker(process)) as controller:
+        box = await controller.create_sandbox("box", bound_to=process.pid)
+        assert box.name == "box"
+        await gone(controller, "box")
+
+
+async def test_a_process_that_ends_while_the_store_fails(
+    process: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(garbage, "PAUSE", 0.01)
+    store = LastingStore()
+    store.tolerates_intents = False
+    async with Controller(store=store) as controller:
+        await controller.create_sandbox("box", bound_to=process.pid)
+        store.failing = True
+        process.kill()
+        with anyio.fail_after(5):
+            while store.refused < 2:
+                await anyio.sleep(0.01)
+        assert len(controller.sandboxes) == 1
+        store.failing = False
+        await gone(controller, "box")
+        await controller._services.kernel.run(remove_table, controller._services)
+
+
+async def test_a_driver_that_hangs_keeps_no_other_sandbox(
+    process: subprocess.Popen[bytes],
+) -> None:
+    slow = Slow()
+    async with Controller(drivers={"slow": slow}) as controller:
+        network = await controller.create_network("front", "slow")
+        for name in ("one", "two"):
+            await controller.create_sandbox(name, bound_to=process.pid)
+        await network.connect(controller.sandbox("one"))
+        async with slow.held("endpoint.left") as came:
+            process.kill()
+            await came.wait()
+            await gone(controller, "two")
+            assert [it.name for it in controller.sandboxes] == ["one"]
+        await gone(controller, "one")
+
+
 def pidfds() -> int:
     count = 0
     for name in os.listdir("/proc/self/fd"):
@@ -223,3 +286,17 @@ async def test_while_no_controller_runs(
         assert len(controller.network("front").endpoints) == 1
     await remove_all(path)
     assert host_links() == before
+
+
+async def test_what_cannot_be_swept_keeps_nobody_from_starting(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    async with Controller(store=SQLiteStore(path)) as controller:
+        box = await controller.create_sandbox("box")
+    obstacle, stray = f"{Path(box.key).parent}/a", f"{Path(box.key).parent}/b"
+    os.mkdir(obstacle)
+    Path(stray).touch()
+    async with Controller(store=SQLiteStore(path)) as controller:
+        assert controller.restored.counts == {"kept": 1, "swept": 1}
+        assert (os.path.exists(obstacle), os.path.exists(stray)) == (True, False)
+        os.rmdir(obstacle)
+    await remove_all(path)

@@ -10,6 +10,7 @@ from ipaddress import IPv4Interface
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
 
 import cnm
@@ -273,3 +274,34 @@ async def test_what_was_being_removed_is_removed(path: Path) -> None:
                 assert await stream.receive() == b"10.11.0.1"
     await remove_all(path)
     assert host_links() == ["lo"]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_what_was_being_removed_is_removed_though_its_driver_fails(
+    path: Path, lost: bool
+) -> None:
+    fake = FakeDriver()
+
+    def controller() -> Controller:
+        return Controller(store=SQLiteStore(path), drivers={"fake": fake})
+
+    async with controller() as running:
+        network = await running.create_network("front", "fake")
+        box = await running.create_sandbox("box")
+        ids = [(await network.connect(box, name=it)).id for it in ("one", "two")]
+    deed: dict[str, cnm.types.JSON] = {"deed": "sandbox.delete", "object": box.id}
+    deed["endpoints"] = list(ids)
+    async with edited(path) as store:
+        await store.transaction(Put(f"intent/{box.id}/sandbox.delete", deed))
+    if lost:
+        await anyio.to_thread.run_sync(namespaces.unpin, box.key)
+    fake.fail["endpoint.deleted"] = RuntimeError("no")
+    async with controller() as running:
+        assert running.restored.of("failed") == ()
+        (completed,) = running.restored.of("completed")
+        assert completed.subject == box.info
+        assert (running.sandboxes, running.network("front").endpoints) == ((), ())
+        assert await running._services.store.scan("intent/") == ()
+        fake.fail.clear()
+        await running.network("front").delete()
+    await remove_all(path)

@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 import cnm
@@ -26,9 +26,11 @@ from cnm.driver import (
     PublishInfo,
     hookimpl,
 )
-from cnm.linux import Kernel, NetlinkSocket, Sockets
+from cnm.linux import Kernel, NetlinkSocket, Sockets, namespaces
+from cnm.store import Put
 
-from .fakes import FakeDriver
+from .fakes import FakeDriver, Slow, bound
+from .test_interrupted import edited
 from .test_restore import remove_all
 
 SHORT = 0.2
@@ -61,7 +63,7 @@ class PublishingDriver(FakeDriver):
         self, event: EndpointPublished
     ) -> tuple[PortBinding, ...] | PublishInfo:
         if event.endpoint.name.startswith("prompt"):
-            return self._bindings(event)
+            return bound(event)
         return PublishInfo(plan=partial(self._publish, event))
 
     def _publish(
@@ -74,18 +76,7 @@ class PublishingDriver(FakeDriver):
             raise trick
         if trick is not None:
             assert trick.wait(LONG)
-        return self._bindings(event)
-
-    def _bindings(self, event: EndpointPublished) -> tuple[PortBinding, ...]:
-        return tuple(
-            PortBinding(
-                container_port=request.container_port,
-                host_port=request.host_port,
-                host_address=IPv4Address("0.0.0.0"),
-                container_address=IPv4Address("10.0.0.1"),
-            )
-            for request in event.requests
-        )
+        return bound(event)
 
 
 @pytest.fixture
@@ -242,4 +233,49 @@ async def test_what_one_more_sandbox_costs_a_start(
             found.append(Counter(counted))
             assert len(controller.sandboxes) == first + more
     assert found[1] - found[0] == {"calls": 20}
+    await remove_all(path)
+
+
+def remembered(path: Path, slow: Slow) -> Controller:
+    return Controller(store=SQLiteStore(path), drivers={"slow": slow})
+
+
+async def test_what_an_interrupted_join_has_published_elsewhere(path: Path) -> None:
+    """It is taken back by drivers that remember what they do, wherever it was done."""
+    slow = Slow()
+    async with remembered(path, slow) as running:
+        network = await running.create_network("front", "slow")
+        box = await running.create_sandbox("box")
+        await network.connect(box, name="gateway")
+        joining = await network.create_endpoint("joining", ports=["8080:80"])
+    intent: dict[str, cnm.types.JSON] = {
+        "deed": "endpoint.join",
+        "object": joining.id,
+        "sandbox": box.id,
+        "interface": "fake1",
+    }
+    async with edited(path) as store:
+        await store.transaction(Put(f"intent/{joining.id}/endpoint.join", intent))
+    slow.published = {"gateway", "joining"}
+    async with remembered(path, slow) as running:
+        assert running.restored.counts["undone"] == 1
+        assert slow.published == set()
+        await running.gc([])
+        await running.network("front").delete()
+    await remove_all(path)
+
+
+async def test_a_sandbox_that_is_gone_publishes_nothing(path: Path) -> None:
+    slow = Slow()
+    async with remembered(path, slow) as running:
+        network = await running.create_network("front", "slow")
+        box = await running.create_sandbox("box")
+        await network.connect(box, ports=["8080:80"])
+        assert slow.published == {"box"}
+    await anyio.to_thread.run_sync(namespaces.unpin, box.key)
+    async with remembered(path, slow) as running:
+        assert slow.published == set()
+        assert slow.calls[-1] == "endpoint.left"
+        await running.gc([])
+        await running.network("front").delete()
     await remove_all(path)
