@@ -97,6 +97,7 @@ class Claim:
         self._wanted: dict[HostPort, tuple[int, int]] = {}
         self._displaced: list[HostPort] = []
         self._pool: Pool | None = None
+        self._others: dict[tuple[object, ...], Iterator[int]] = {}
 
     def take(self, groups: Iterable[PortGroup]) -> tuple[PortBinding, ...]:
         """Take a port of the host for each group, at all of its addresses.
@@ -162,14 +163,22 @@ class Claim:
         ]
         # what was another request's may be had, unless there is one of its own
         yield from sorted(former, key=lambda port: not self._was_for(group, port))
-        if group.first:
-            for port in range(group.first, group.last + 1):
-                if (group.proto, port) not in self._busy:
-                    yield port
-        else:
-            yield from self._registry.ephemeral.candidates(
+        # What one group has got, or could not have, no other of its kind can have: they
+        # go through the rest together. (``yield from`` would end it with the first.)
+        kind = (group.proto, group.first, group.last, *(it for it, _ in group.ways))
+        if kind not in self._others:
+            self._others[kind] = self._all_of(group)
+        for port in self._others[kind]:  # noqa: UP028
+            yield port
+
+    def _all_of(self, group: PortGroup) -> Iterator[int]:
+        """Return all ports that may be chosen for a group."""
+        if not group.first:
+            return self._registry.ephemeral.candidates(
                 group.proto, self._ephemeral_pool(), self._busy
             )
+        ports = range(group.first, group.last + 1)
+        return (it for it in ports if (group.proto, it) not in self._busy)
 
     def _was_for(self, group: PortGroup, port: int) -> bool:
         """Tell whether a port was taken for the same request."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from ipaddress import IPv4Address, ip_address
@@ -319,3 +320,28 @@ def in_use(world: World, address: str) -> bool:
         except OSError:
             return True
     return False
+
+
+def test_ports_that_cannot_be_had_are_tried_once_for_all_requests_alike() -> None:
+    tried: list[int] = []
+
+    def take(place: HostPort) -> None:
+        tried.append(place.port)
+        raise OSError(errno.EADDRINUSE, "")
+
+    groups = [group(container_port=port) for port in range(1, 51)]
+    groups += [group(100, 109, container_port=port) for port in range(51, 101)]
+    claim = Claim(
+        Registry(),
+        WEB,
+        take,
+        before=(),
+        holding=Holding(),
+        setting={RANGE: "40 59", RESERVED: ""}.__getitem__,
+    )
+    with pytest.raises(NoAvailablePort) as caught:
+        claim.take(groups)
+    claim.undo()
+    assert tried == [*range(40, 60), *range(100, 110)]
+    # and each of them is told of once
+    assert str(caught.value).count("every port") == 2
