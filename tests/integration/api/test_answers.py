@@ -1,0 +1,92 @@
+"""Answers of drivers that have the right type, and cannot be used."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+import cnm
+from cnm import Controller
+from cnm.driver import EndpointState, JoinInfo, NetworkState, Requirements
+from cnm.linux import Placement
+
+from .fakes import FakeDriver
+from .test_drivers import WRONG, use
+
+UNUSABLE: dict[str, list[tuple[object, str]]] = {
+    "network.requested": [
+        (Requirements(state={"set": {1}}), "state"),  # type: ignore[dict-item]
+    ],
+    "network.created": [
+        (NetworkState(interface_prefix="much too long"), "interface_prefix"),
+        (NetworkState(interface_prefix=5), "interface_prefix"),  # type: ignore[arg-type]
+        (NetworkState(links=5), "links"),  # type: ignore[arg-type]
+        (NetworkState(links=("br0",)), "links"),  # type: ignore[arg-type]
+        (NetworkState(parents=(2**31,)), "parents"),
+        (NetworkState(state=[1]), "state"),  # type: ignore[arg-type]
+        (NetworkState(state={"object": object()}), "state"),  # type: ignore[dict-item]
+        (NetworkState(state={1: 2}), "state"),  # type: ignore[dict-item]
+    ],
+    "endpoint.created": [
+        (EndpointState(mac="nonsense"), "mac"),
+        (EndpointState(mac="02-42-0A-09-00-02"), "mac"),
+        (EndpointState(state={"bytes": b""}), "state"),  # type: ignore[dict-item]
+    ],
+    "endpoint.joined": [
+        (JoinInfo(), "interface, plan"),
+        (JoinInfo(interface=5), "interface"),  # type: ignore[arg-type]
+        (JoinInfo(interface="a/b"), "interface"),
+        (JoinInfo(plan="veth0"), "plan"),  # type: ignore[arg-type]
+        (JoinInfo(interface="a", gateway="10.9.0.1"), "gateway"),  # type: ignore[arg-type]
+        (JoinInfo(interface="a", gateway=ip_address("fd00::1")), "gateway"),
+        (JoinInfo(interface="a", gateway6=ip_address("10.9.0.1")), "gateway6"),
+        (JoinInfo(interface="a", routes=["10.0.0.0/8"]), "routes"),  # type: ignore[arg-type]
+        (JoinInfo(interface="a", routes=5), "routes"),  # type: ignore[arg-type]
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("step", "answer", "field"),
+    [(step, *each) for step, some in UNUSABLE.items() for each in some],
+)
+async def test_an_answer_that_cannot_be_used_is_undone(
+    step: str, answer: object, field: str
+) -> None:
+    fake = FakeDriver()
+    async with Controller(drivers={"fake": fake}) as controller:
+        fake.fail[step] = answer
+        with pytest.raises(
+            cnm.DriverError,
+            match=f"'fake' failed to handle {step}: returned .*, {field}.*: expected ",
+        ):
+            await use(controller)
+        assert fake.calls == WRONG[step]
+
+
+@pytest.mark.parametrize("indexes", [5, "eth0", (-1,), (2**40,), (None,), ("eth0",)])
+async def test_a_plan_that_does_not_return_indexes(indexes: Any) -> None:
+    class Careless(FakeDriver):
+        def plug(self, placement: Placement) -> Any:
+            super().plug(placement)
+            return indexes
+
+    async with Controller(drivers={"fake": Careless()}) as controller:
+        with pytest.raises(
+            cnm.DriverError,
+            match=r"endpoint\.joined: its plan returned .*: expected indexes of links",
+        ):
+            await use(controller)
+        (network,) = controller.networks
+        assert network.endpoints == ()
+
+
+async def test_what_a_driver_knows_of_an_endpoint_is_a_mapping() -> None:
+    fake = FakeDriver()
+    async with Controller(drivers={"fake": fake}) as controller:
+        _, _, endpoint = await use(controller)
+        fake.fail["endpoint.inspected"] = 5
+        with pytest.raises(cnm.DriverError, match="returned 5, not Mapping"):
+            await endpoint.inspect()
