@@ -98,7 +98,9 @@ def network_request(
         labels=faults.mapping("labels", check.text, labels),
         options=faults.mapping("options", check.json, options),
         config_only=is_config,
-        config_from=faults.parse("config_from", check.text, config_from) or "",
+        config_from=""
+        if config_from == ""
+        else faults.parse("config_from", check.name, config_from) or "",
     )
     if faults.problems:
         return replace(request, problems=faults.problems)
