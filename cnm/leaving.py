@@ -274,7 +274,7 @@ async def _take_down(
             await run(plan, *arguments)
         except Exception as exc:
             failures.append(exc)
-    if sandbox.adopted and endpoints:
+    if sandbox.adopted:  # endpoints may have left a moment ago
         services.reaper.want(sandbox.key)
         await services.reaper.reap()
     key = "" if naming.is_shared(services, sandbox.info) else sandbox.key

@@ -18,6 +18,8 @@ from cnm.linux import (
     add_ifb,
     add_veth,
     delete_link,
+    dump_links,
+    parse_link,
     set_link,
 )
 
@@ -123,3 +125,25 @@ async def test_a_parent_that_comes_later(tmp_path: Path, lan: Namespace) -> None
                 await box.delete()
             await network.delete()
         await controller._services.kernel.run(remove_table, controller._services)
+
+
+async def test_nothing_is_left_in_an_adopted_namespace(
+    controller: Controller, lan: Namespace
+) -> None:
+    network = await create(controller)
+    with Namespace("container") as container:
+
+        def links() -> list[str]:
+            found = container.route.dump(dump_links())
+            return [parse_link(it).name for it in found]
+
+        before = links()
+        box = await controller.create_sandbox(
+            "box", netns=f"/proc/self/fd/{container.netns}"
+        )
+        endpoint = await network.connect(box)
+        assert links() != before
+        await endpoint.leave()
+        # before the reaper comes
+        await box.delete()
+        assert links() == before
