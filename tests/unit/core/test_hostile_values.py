@@ -116,6 +116,7 @@ def cases() -> Iterator[Any]:
 @pytest.mark.parametrize(("asked", "parameter"), list(cases()))
 def test_parameters(asked: Callable[..., Any], parameter: str) -> None:
     for value in VALUES.values():
+        problems: tuple[str, ...] = ()
         given = {**usual(asked), parameter: value}
         name = () if asked is check_settings else (given.pop("name"),)
         try:
