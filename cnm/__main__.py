@@ -109,7 +109,7 @@ def main() -> None:
             target = new_driver(arguments.name, arguments.directory)
             print(f"{target} is there. Next: cd {target} && pip install -e '.[test]'")
             print("&& python -m pytest")
-    except CNMError as exc:
+    except (CNMError, OSError) as exc:
         sys.exit(f"cnm: {exc}")
     sys.exit(0)
 
