@@ -19,6 +19,7 @@ from .answers import JoinInfo, LeaveInfo, PublishInfo
 from .errors import CNMError, DriverError, DriverLoadError, DriverNotFound
 from .events import DriverEvent, Event
 from .hookspecs import MANDATORY, PROJECT, IPAMDriver, NetworkDriver, Observer
+from .workers import refuse_coroutine
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -159,6 +160,7 @@ class Driver:
         """
         try:
             result = plan(*arguments)
+            refuse_coroutine(result)
             if places:
                 check_indexes(result)
             return result

@@ -311,7 +311,8 @@ def path(value: object) -> str:
     string = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(string, str) or not _is_path(string):
         raise ValueError(f"expected a path, not {shown(value)}")
-    return string and os.path.abspath(string)
+    relative = string and not string.startswith("/")
+    return os.path.join(os.getcwd(), string) if relative else string
 
 
 def _is_path(value: str) -> bool:

@@ -9,7 +9,16 @@ import pytest
 
 import cnm
 from cnm import Controller
-from cnm.driver import EndpointState, JoinInfo, NetworkState, Requirements
+from cnm.driver import (
+    DriverLoaded,
+    EndpointState,
+    JoinInfo,
+    LeaveInfo,
+    NetworkDeleted,
+    NetworkState,
+    Requirements,
+    hookimpl,
+)
 from cnm.linux import Placement
 
 from .fakes import FakeDriver
@@ -90,3 +99,51 @@ async def test_what_a_driver_knows_of_an_endpoint_is_a_mapping() -> None:
         fake.fail["endpoint.inspected"] = 5
         with pytest.raises(cnm.DriverError, match="returned 5, not Mapping"):
             await endpoint.inspect()
+
+
+async def test_a_plan_is_no_async_function() -> None:
+    class Careless(FakeDriver):
+        @hookimpl
+        async def cnm_driver_loaded(self, event: DriverLoaded) -> None:
+            self.kernel = event.kernel
+
+        @hookimpl
+        async def cnm_network_deleted(self, event: NetworkDeleted) -> None:
+            if self.fail:
+                await self.kernel.run(late)
+
+        async def late(self, sockets: object) -> None:
+            """Never gets here."""
+
+    fake = Careless()
+    late: Any = fake.late
+    said = r"Careless\.late is async def: expected a plan, which blocks"
+    async with Controller(drivers={"fake": fake}) as controller:
+        network, box, endpoint = await use(controller)
+        fake.fail["endpoint.left"] = LeaveInfo(plan=late)
+        with pytest.raises(cnm.TeardownError) as caught:
+            await endpoint.leave()
+        assert caught.group_contains(cnm.DriverError, match=f"endpoint.left: .*{said}")
+        fake.fail["endpoint.joined"] = JoinInfo(plan=late)
+        with pytest.raises(cnm.DriverError, match=f"endpoint.joined: .*{said}"):
+            await endpoint.join(box)
+        await endpoint.delete()
+        with pytest.raises(cnm.DriverError, match=f"network.deleted: .*{said}"):
+            await network.delete()
+        fake.fail.clear()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (KeyError("mtu"), r"KeyError\('mtu'\)"),
+        (AssertionError(), r"AssertionError\(\)"),
+        (ExceptionGroup("two", [ValueError("one"), ValueError("other")]), "one; other"),
+    ],
+)
+async def test_what_an_error_of_a_driver_says(error: Exception, words: str) -> None:
+    fake = FakeDriver()
+    async with Controller(drivers={"fake": fake}) as controller:
+        fake.fail["network.created"] = error
+        with pytest.raises(cnm.DriverError, match=f"network.created: {words}$"):
+            await use(controller)
