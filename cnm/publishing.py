@@ -180,8 +180,8 @@ async def _take_back(
     :param ports: what it publishes at present
     """
     info, before = replace(endpoint.info, ports=ports), endpoint.info.ports
-    again = await _tell(services, sandbox, endpoint, info, endpoint.role, before)
-    await again.do()
+    role = endpoint.role.pinned(before)
+    await (await _tell(services, sandbox, endpoint, info, role, before)).do()
 
 
 async def _tell(

@@ -9,7 +9,7 @@ its network decides what that means: ``routed`` ones open the ports all the same
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .events import EndpointPublished, EndpointUnpublished
@@ -38,6 +38,19 @@ class Role:
             or self.gateway6 > before.gateway6
             or self.elsewhere6 < before.elsewhere6
         )
+
+    def pinned(self, bindings: Iterable[PortBinding]) -> Role:
+        """Return a role that has exactly some bindings, where this has the choice."""
+        requests = (
+            PortRequest(
+                container_port=it.container_port,
+                proto=it.proto,
+                host_port=it.host_port,
+                host_address=it.host_address,
+            )
+            for it in bindings
+        )
+        return replace(self, requests=tuple(requests))
 
 
 #: What an endpoint has to publish that publishes nothing.

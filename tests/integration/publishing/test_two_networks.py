@@ -1,0 +1,60 @@
+"""Ports of sandboxes whose default routes go through different networks."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+import cnm
+
+
+@pytest.fixture
+async def endpoints(
+    controller: cnm.Controller,
+) -> tuple[cnm.Endpoint, cnm.Endpoint]:
+    """The endpoints of a sandbox that have the IPv6 and the IPv4 default route."""
+    six = await controller.create_network("six", subnets=["fd00:6::/64"], ipv4=False)
+    four = await controller.create_network("four", subnets=["10.4.0.0/24"])
+    box = await controller.create_sandbox("box")
+    return await six.connect(box), await four.connect(box)
+
+
+def is_free(port: int) -> bool:
+    """Tell whether a port is free at all IPv6 addresses."""
+    with socket.socket(socket.AF_INET6) as made:
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            made.bind(("::", port))
+        except OSError:
+            return False
+        return True
+
+
+def places(endpoint: cnm.Endpoint) -> list[str]:
+    return [f"{it.host_address}:{it.host_port}" for it in endpoint.ports]
+
+
+async def test_localhost_is_served_by_one_of_them(
+    endpoints: tuple[cnm.Endpoint, cnm.Endpoint],
+) -> None:
+    six, four = endpoints
+    await four.publish("[::1]:8080:80", "127.0.0.1:8080:80")
+    assert (places(six), places(four)) == (["::1:8080"], ["127.0.0.1:8080"])
+    await four.unpublish()
+    assert (places(six), places(four)) == ([], [])
+
+
+async def test_a_failure_gives_ports_of_ranges_back(
+    endpoints: tuple[cnm.Endpoint, cnm.Endpoint],
+) -> None:
+    six, four = endpoints
+    await six.publish("[::]:8004-8006:80")
+    assert places(six) == [":::8004"]
+    with socket.create_server(("127.0.0.1", 9000)), pytest.raises(cnm.PortInUse):
+        # the first one has the range go to another port, before the second fails
+        await six.publish("[::1]:8004:81", "127.0.0.1:9000:81")
+    assert (places(six), places(four)) == ([":::8004"], [])
+    assert [is_free(port) for port in (8004, 8005)] == [False, True]
+    await six.unpublish()
+    assert is_free(8004)
