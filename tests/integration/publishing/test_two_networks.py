@@ -45,6 +45,19 @@ async def test_localhost_is_served_by_one_of_them(
     assert (places(six), places(four)) == ([], [])
 
 
+async def test_localhost_is_served_if_the_other_network_publishes_nothing(
+    controller: cnm.Controller,
+) -> None:
+    six = await controller.create_network(
+        "six", "ptp", subnets=["fd00:6::/64"], ipv4=False
+    )
+    four = await controller.create_network("four", subnets=["10.4.0.0/24"])
+    box = await controller.create_sandbox("box")
+    await six.connect(box)
+    endpoint = await four.connect(box, ports=["[::1]:8080:80", "8081:81"])
+    assert places(endpoint) == ["::1:8080", "0.0.0.0:8081", "::1:8081"]
+
+
 async def test_a_failure_gives_ports_of_ranges_back(
     endpoints: tuple[cnm.Endpoint, cnm.Endpoint],
 ) -> None:
