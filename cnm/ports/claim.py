@@ -196,11 +196,13 @@ class Claim:
         kept: list[HostPort] = []
         free: list[HostPort] = []
         refused = False
+        # what is served has been given up before, if it is in the way
+        displaces = group.exact and self._holding.parks
         for address, target in group.ways:
             place = HostPort(address, group.proto, port)
             if self._is_ours(place, group, target):
                 kept.append(place)
-            elif rival := self._rival(place, displaces=group.exact):
+            elif rival := self._rival(place, displaces=displaces):
                 refusals.in_use(place, rival)
                 refused = True
             else:

@@ -345,3 +345,19 @@ def test_ports_that_cannot_be_had_are_tried_once_for_all_requests_alike() -> Non
     assert tried == [*range(40, 60), *range(100, 110)]
     # and each of them is told of once
     assert str(caught.value).count("every port") == 2
+
+
+def test_a_port_that_is_served_makes_no_room() -> None:
+    tried: list[HostPort] = []
+    registry = Registry()
+    place = HostPort(IPv4Address("0.0.0.0"), "tcp", 8080)
+    registry.ledger.add(place, WEB)
+    (binding,) = group(8080).bindings(8080)
+    claim = Claim(
+        registry, WEB, tried.append, before=[binding], holding=Holding(parks=False)
+    )
+    with pytest.raises(PortInUse, match="in use by endpoint 'web'"):
+        claim.take([group(8080, 0, "127.0.0.1"), group(8080)])
+    claim.undo()
+    assert tried == []
+    assert [owner for _, owner in registry.ledger.rivals(place)] == [WEB]
