@@ -16,7 +16,7 @@ import pluggy
 
 from .acceptance import check_indexes
 from .answers import JoinInfo, LeaveInfo, PublishInfo
-from .errors import CNMError, DriverError, DriverLoadError, DriverNotFound
+from .errors import CNMError, DriverError, DriverLoadError, DriverNotFound, told
 from .events import DriverEvent, Event
 from .hookspecs import MANDATORY, PROJECT, IPAMDriver, NetworkDriver, Observer
 from .workers import refuse_coroutine
@@ -329,7 +329,7 @@ class DriverRegistry:
         try:
             return kind()
         except Exception as exc:
-            self._refused[name] = f"driver {name!r}: {exc}"
+            self._refused[name] = f"driver {name!r}: {told(exc)}"
             raise DriverLoadError(self._refused[name]) from exc
 
     async def _import(self, entry: EntryPoint) -> object:
@@ -345,6 +345,6 @@ class DriverRegistry:
                 f"{LOAD_TIMEOUT:g} s"
             ) from exc
         except Exception as exc:
-            reason = f"driver {entry.name!r} of {entry.value}: {exc}"
+            reason = f"driver {entry.name!r} of {entry.value}: {told(exc)}"
             self._refused[entry.name] = reason
             raise DriverLoadError(reason) from exc
