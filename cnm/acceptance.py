@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from functools import partial
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
 
 from . import validation as check
 from .answers import JoinInfo
-from .types import EndpointState, NetworkState, Requirements, Route
+from .types import Address, EndpointState, NetworkState, Pool, Requirements, Route
 from .validation import Faults, shown
 
+_ADDRESSES = (IPv4Address, IPv6Address)
+_INTERFACES = (IPv4Interface, IPv6Interface)
+_NETWORKS = (IPv4Network, IPv6Network)
 #: Highest index of a link: the kernel has an int for it.
 _HIGHEST = 0x7FFFFFFF
 
@@ -28,6 +38,10 @@ def problems(answer: object) -> tuple[str, ...]:
         faults.each("parents", _index, answer.parents)
     elif isinstance(answer, EndpointState) and answer.mac != "":
         faults.parse("mac", _mac, answer.mac)
+    elif isinstance(answer, Pool):
+        _check_pool(faults, answer)
+    elif isinstance(answer, Address) and answer.interface is not None:
+        faults.parse("interface", partial(_a, _INTERFACES), answer.interface)
     if isinstance(answer, (Requirements, NetworkState, EndpointState)):
         faults.mapping("state", check.json, answer.state)
     return faults.problems
@@ -59,9 +73,22 @@ def _check_join(faults: Faults, answer: JoinInfo) -> None:
     faults.each("routes", partial(_a, Route), answer.routes)
 
 
-def _a(kind: type, value: object) -> object:
-    if not isinstance(value, kind):
-        raise TypeError(f"expected {kind.__name__}, not {shown(value)}")
+def _check_pool(faults: Faults, answer: Pool) -> None:
+    faults.parse("id", check.text, answer.id)
+    faults.parse("subnet", partial(_a, _NETWORKS), answer.subnet)
+    if answer.ip_range is not None:
+        faults.parse("ip_range", partial(_a, _NETWORKS), answer.ip_range)
+    if answer.gateway is not None:
+        faults.parse("gateway", partial(_a, _ADDRESSES), answer.gateway)
+
+
+def _a(kind: type | tuple[type, ...], value: object) -> object:
+    """Check that a value is of a class; one with a prefix is no mere address."""
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    with_prefix = isinstance(value, _INTERFACES) and kinds != _INTERFACES
+    if not isinstance(value, kinds) or with_prefix:
+        names = " or ".join(it.__name__ for it in kinds)
+        raise TypeError(f"expected {names}, not {shown(value)}")
     return value
 
 

@@ -14,11 +14,12 @@ import anyio
 import anyio.to_thread
 import pluggy
 
-from .acceptance import check_indexes
+from .acceptance import check_indexes, problems
 from .answers import JoinInfo, LeaveInfo, PublishInfo
 from .errors import CNMError, DriverError, DriverLoadError, DriverNotFound, told
 from .events import DriverEvent, Event
 from .hookspecs import MANDATORY, PROJECT, IPAMDriver, NetworkDriver, Observer
+from .validation import shown
 from .workers import refuse_coroutine
 
 if TYPE_CHECKING:
@@ -172,14 +173,17 @@ class Driver:
     async def demand(self, event: DriverEvent[R], kind: type[R]) -> R:
         """Have the driver handle an event whose result is mandatory.
 
-        :raises DriverError: also if the handler returned something of another type
+        :raises DriverError: also if the handler returned something of another type, or
+            of no use
         """
         result: object = await self.handle(event)
-        if not isinstance(result, kind):
-            raise DriverError(
-                self.name, event.name, f"returned {result!r}, not a {kind.__name__}"
-            )
-        return result
+        reason = f"not a {kind.__name__}"
+        if isinstance(result, kind):
+            reason = "; ".join(problems(result))
+            if not reason:
+                return result
+        reason = f"returned {shown(result)}, {reason}"
+        raise DriverError(self.name, event.name, reason)
 
 
 def _handler(

@@ -1,8 +1,10 @@
 """Answers of drivers that have the right type, and cannot be used."""
 
+# ruff: noqa: PT012 - the block is what is tested
+
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
 import pytest
@@ -10,15 +12,20 @@ import pytest
 import cnm
 from cnm import Controller
 from cnm.driver import (
+    Address,
+    AddressRequested,
     DriverLoaded,
     EndpointState,
     JoinInfo,
     LeaveInfo,
     NetworkDeleted,
     NetworkState,
+    Pool,
+    PoolRequested,
     Requirements,
     hookimpl,
 )
+from cnm.ipam.default import DefaultIPAM
 from cnm.linux import Placement
 
 from .fakes import FakeDriver
@@ -147,3 +154,42 @@ async def test_what_an_error_of_a_driver_says(error: Exception, words: str) -> N
         fake.fail["network.created"] = error
         with pytest.raises(cnm.DriverError, match=f"network.created: {words}$"):
             await use(controller)
+
+
+NET = ip_network("10.9.0.0/24")
+#: Answers of IPAM drivers that cannot be used, and what is said of them.
+UNUSABLE_IPAM: list[tuple[object, str]] = [
+    (Pool(id=5, subnet=NET), "id: expected a string, not 5"),  # type: ignore[arg-type]
+    (Pool(id="p", subnet="10.9.0.0/24"), "subnet: expected IPv4Network or IPv6Network"),  # type: ignore[arg-type]
+    (Pool(id="p", subnet=NET, ip_range=5), "ip_range: expected IPv4Network or"),  # type: ignore[arg-type]
+    (Pool(id="p", subnet=NET, gateway=ip_interface("10.9.0.1/24")), "gateway: expect"),
+    (Pool(id="p", subnet=ip_network("fd00::/64")), "fd00::/64, which is not IPv4"),
+    (Address(interface=ip_address("10.9.0.2")), "interface: expected IPv4Interface"),  # type: ignore[arg-type]
+    (Address(interface=ip_interface("fd00::2/64")), "fd00::2/64, which is not IPv4"),
+]
+
+
+@pytest.mark.parametrize(("answer", "said"), UNUSABLE_IPAM)
+@pytest.mark.parametrize("gateway", [True, False])
+async def test_an_answer_of_an_ipam_driver_that_cannot_be_used(
+    answer: object, said: str, gateway: bool
+) -> None:
+    class Careless(DefaultIPAM):
+        @hookimpl
+        async def cnm_pool_requested(self, event: PoolRequested) -> Any:
+            given = await super().cnm_pool_requested(event)
+            return answer if isinstance(answer, Pool) else given
+
+        @hookimpl
+        async def cnm_address_requested(self, event: AddressRequested) -> Any:
+            given = await super().cnm_address_requested(event)
+            wrong = isinstance(answer, Address) and event.gateway == gateway
+            return answer if wrong else given
+
+    drivers = {"careless": Careless}
+    async with Controller(drivers={"fake": FakeDriver}, ipam_drivers=drivers) as box:
+        with pytest.raises(cnm.DriverError, match=f"'careless' failed to .*{said}"):
+            network = await box.create_network(
+                "net", "fake", subnets=["10.9.0.0/24"], ipam="careless"
+            )
+            await network.create_endpoint("one")
