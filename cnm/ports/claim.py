@@ -22,8 +22,9 @@ from .sockets import hold_both
 
 _logger = logging.getLogger(__name__)
 
-#: Takes a port, and returns the socket that has it, if it needs one.
-Take: TypeAlias = Callable[[HostPort], socket | None]
+#: Takes a port, and returns the socket that has it, if it needs one; with ``absent``,
+#: the host need not have the address.
+Take: TypeAlias = Callable[..., socket | None]
 
 
 class Registry:
@@ -84,8 +85,10 @@ class Claim:
         self._before = {host_port(it): it for it in before if it.host_port}
         self._holding = holding
         self._preferred: dict[tuple[int, Proto], dict[int, None]] = {}
+        self._former: set[HostPort] = set()
         for it in chain(self._before.values(), preferred):
             if it.host_port:
+                self._former.add(host_port(it))
                 key = (it.container_port, it.proto)
                 self._preferred.setdefault(key, {})[it.host_port] = None
         self._busy = busy
@@ -130,7 +133,7 @@ class Claim:
         self._fresh.close()
         for place in self._displaced:
             try:
-                if held := self._take(place):
+                if held := self._take(place, absent=True):
                     self._holding.add((place,), held)
                 self._registry.ledger.add(place, self._owner)
             except (OSError, UnavailableError):
@@ -226,7 +229,9 @@ class Claim:
         taken: dict[Places, socket | None] = {}
         for place in places:
             try:
-                taken[place,] = held = self._take(place)
+                # an address that has gone since it was published may come back
+                absent = {"absent": True} if place in self._former else {}
+                taken[place,] = held = self._take(place, **absent)
             except OSError as exc:
                 refusals.refused(place, exc, len(self._new))
             else:

@@ -361,3 +361,16 @@ def test_a_port_that_is_served_makes_no_room() -> None:
     claim.undo()
     assert tried == []
     assert [owner for _, owner in registry.ledger.rivals(place)] == [WEB]
+
+
+@pytest.mark.parametrize("address", ["192.0.2.7", "2001:db8::7"])
+@pytest.mark.parametrize("proto", ["tcp", "udp"])
+def test_a_port_of_former_times_does_not_need_its_address(
+    web: Endpoint, address: str, proto: str
+) -> None:
+    wanted = group(8080, 0, address, proto=proto)
+    with pytest.raises(InvalidError, match="is not an address of this host"):
+        web.claim(wanted)
+    # as after a restart, before the host has got its addresses
+    assert web.claim(wanted, preferred=tuple(wanted.bindings(8080))) == [8080]
+    web.holding.release([HostPort(ip_address(address), proto, 8080)])  # type: ignore[arg-type]

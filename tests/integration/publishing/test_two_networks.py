@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import socket
+from ipaddress import ip_interface
 
+import anyio
 import pytest
 
 import cnm
+from cnm.linux import NetlinkSocket, add_address, delete_address
+from tests.integration.api.traffic import serving
+from tests.integration.lab import LOOPBACK
 
 
 @pytest.fixture
@@ -71,3 +76,32 @@ async def test_a_failure_gives_ports_of_ranges_back(
     assert [is_free(port) for port in (8004, 8005)] == [False, True]
     await six.unpublish()
     assert is_free(8004)
+
+
+async def test_ports_at_an_address_that_has_gone_survive_a_failure(
+    controller: cnm.Controller,
+) -> None:
+    address = ip_interface("192.0.2.77/32")
+    one = await controller.create_network("one", subnets=["10.1.0.0/24"])
+    two = await controller.create_network("two", subnets=["10.2.0.0/24"])
+    box = await controller.create_sandbox("box")
+    with NetlinkSocket() as route:
+        route.call(add_address(LOOPBACK, address))
+        endpoint = await one.connect(box, ports=["192.0.2.77:8080:80", "8081:80"])
+        before = endpoint.ports
+        route.call(delete_address(LOOPBACK, address))
+        # the ports would move, and have to be given back
+        with pytest.raises(cnm.InvalidError, match="is not an address of this host"):
+            await two.connect(box, gateway_priority=1)
+        assert endpoint.ports == before
+        async with serving(box):
+            assert await reached("127.0.0.1", 8081)
+            route.call(add_address(LOOPBACK, address))
+            assert await reached("192.0.2.77", 8080)
+        await endpoint.unpublish()
+        route.call(delete_address(LOOPBACK, address))
+
+
+async def reached(address: str, port: int) -> bool:
+    async with await anyio.connect_tcp(address, port) as stream:
+        return bool(await stream.receive())
