@@ -83,7 +83,7 @@ async def test_who_cannot_be_connected_has_never_been() -> None:
         sandbox = await controller.create_sandbox("box")
         async with controller.subscribe() as events:
             fake.fail["plan"] = RuntimeError("no")
-            with pytest.raises(RuntimeError):
+            with pytest.raises(cnm.DriverError, match="joined: no"):
                 await network.connect(sandbox, address="10.9.0.5")
             fake.fail.clear()
             assert (network.endpoints, sandbox.endpoints) == ((), ())
