@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
 from . import __version__
-from .errors import CNMError, DriverLoadError, DriverNotFound
+from .errors import CNMError, DriverLoadError, DriverNotFound, told
 from .hookspecs import IPAMDriver, NetworkDriver, Observer
 from .options import NoOptions, Option, declared
 from .plugins import GROUPS, DriverRegistry
@@ -40,20 +40,20 @@ def describe_driver(name: str) -> str:
     """Return the options of a network driver's networks.
 
     :raises DriverNotFound: if there is none of the name
-    :raises DriverLoadError: if it cannot be imported
+    :raises DriverLoadError: if it cannot be imported, or its options be told
     """
     installed = entry_points(group=GROUPS[NetworkDriver])
     if name not in installed.names:
         raise DriverNotFound(name, sorted(installed.names))
     try:
         driver = installed[name].load()
+        described = _describe_options(getattr(driver, "network_options", NoOptions))
     except Exception as exc:
-        raise DriverLoadError(f"driver {name!r}: {exc}") from exc
-    kind = getattr(driver, "network_options", NoOptions)
+        raise DriverLoadError(f"driver {name!r}: {told(exc)}") from exc
     lines = [f"{name}: {installed[name].value}"]
     if doc := (driver.__doc__ or "").strip():
         lines.append(doc.splitlines()[0])
-    return "\n".join([*lines, "", *(_describe_options(kind) or ["It has no options."])])
+    return "\n".join([*lines, "", *(described or ["It has no options."])])
 
 
 def _describe_options(kind: type[object]) -> list[str]:
@@ -109,7 +109,7 @@ def main() -> None:
             target = new_driver(arguments.name, arguments.directory)
             print(f"{target} is there. Next: cd {target} && pip install -e '.[test]'")
             print("&& python -m pytest")
-    except CNMError as exc:
+    except (CNMError, OSError) as exc:
         sys.exit(f"cnm: {exc}")
     sys.exit(0)
 

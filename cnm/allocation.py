@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import cast
 
-from .errors import InvalidError, NoAvailableAddress
+from .errors import DriverError, InvalidError, NoAvailableAddress
 from .events import (
     AddressReleased,
     AddressRequested,
@@ -74,6 +74,7 @@ async def request_network(
             ),
             Pool,
         )
+        _check_family(ipam, "pool.requested", pool.subnet, subnet.version)
         # releasing a pool releases the addresses in it
         rollback.push(ipam.handle, PoolReleased(network_id=network_id, pool_id=pool.id))
         # what was asked for comes before what is chosen
@@ -99,14 +100,26 @@ async def request_network(
     return tuple(data)
 
 
+def _check_family(
+    ipam: Driver, event: str, found: IPNetwork | IPInterface, version: int
+) -> None:
+    if found.version != version:
+        raise DriverError(
+            ipam.name, event, f"returned {found}, which is not IPv{version}"
+        )
+
+
 async def _request_gateway(
     ipam: Driver, network_id: str, pool: Pool, address: IPAddress | None
 ) -> IPAddress | None:
     event = AddressRequested(
         pool_id=pool.id, owner=network_id, address=address, gateway=True
     )
-    answer = await ipam.demand(event, Address)
-    return answer.interface.ip if answer.interface else None
+    found = (await ipam.demand(event, Address)).interface
+    if found is None:
+        return None
+    _check_family(ipam, event.name, found, pool.subnet.version)
+    return found.ip
 
 
 async def _request(
@@ -195,6 +208,7 @@ async def request_address(
         except NoAvailableAddress:
             continue
         if found is not None:
+            _check_family(ipam, "address.requested", found, version)
             released = AddressReleased(
                 pool_id=data.pool_id, owner=owner, address=found.ip
             )

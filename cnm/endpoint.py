@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from ipaddress import IPv4Interface, IPv6Interface
+from types import NoneType
 
 import anyio
 
@@ -160,7 +161,8 @@ class Endpoint:
     async def inspect(self) -> Mapping[str, JSON]:
         """Return what the driver knows of the endpoint (EndpointOperInfo)."""
         event = EndpointInspected(endpoint=self._info)
-        return await self._services.handle(self._driver, event) or {}
+        answer = self._services.answer
+        return await answer(self._driver, event, Mapping, NoneType) or {}
 
     async def join(self, sandbox: cnm.Sandbox) -> None:
         """Give the sandbox an interface on the network.

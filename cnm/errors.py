@@ -174,6 +174,14 @@ class NoAvailablePort(UnavailableError):
     """Every port of the range is taken."""
 
 
+def told(reason: object) -> str:
+    """Return what an exception says; of a group, what all in it say."""
+    if isinstance(reason, BaseExceptionGroup):
+        return "; ".join(map(told, reason.exceptions))
+    # some say nothing, or no more than a key
+    return repr(reason) if isinstance(reason, KeyError) else str(reason) or repr(reason)
+
+
 class DriverError(CNMError):
     """A driver failed to handle an event; the cause is what it raised.
 
@@ -182,7 +190,7 @@ class DriverError(CNMError):
     """
 
     def __init__(self, driver: str, event: str, reason: object) -> None:
-        super().__init__(f"driver {driver!r} failed to handle {event}: {reason}")
+        super().__init__(f"driver {driver!r} failed to handle {event}: {told(reason)}")
         self.driver = driver
         self.event = event
 

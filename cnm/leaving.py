@@ -307,7 +307,7 @@ async def _take_down(
     for plan, arguments in steps:
         with _noting(failures):
             await run(plan, *arguments)
-    if sandbox.adopted and endpoints:
+    if sandbox.adopted:  # endpoints may have left a moment ago
         services.reaper.want(sandbox.key)
         with _noting(failures):
             await services.reaper.reap()

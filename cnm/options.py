@@ -74,10 +74,19 @@ def option(
 
 
 def declared(kind: type[object]) -> tuple[Option, ...]:
-    """Return the options that a dataclass declares."""
+    """Return the options that a dataclass declares.
+
+    :raises TypeError: if it is no dataclass, or has fields that are no options
+    """
+    all_fields = fields(cast("type[DataclassInstance]", kind))
+    if others := [it.name for it in all_fields if _DECLARED not in it.metadata]:
+        raise TypeError(
+            f"{kind.__qualname__}.{others[0]} is no option: expected a field that is "
+            "made with cnm.driver.option()"
+        )
     return tuple(
         Option(it.name, str(it.type), it.default, *it.metadata[_DECLARED])
-        for it in fields(cast("type[DataclassInstance]", kind))
+        for it in all_fields
     )
 
 

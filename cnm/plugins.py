@@ -5,7 +5,8 @@ from __future__ import annotations
 import dis
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -13,14 +14,19 @@ import anyio
 import anyio.to_thread
 import pluggy
 
-from .errors import CNMError, DriverError, DriverLoadError, DriverNotFound
+from .acceptance import check_indexes, problems
+from .answers import JoinInfo, LeaveInfo, PublishInfo
+from .errors import CNMError, DriverError, DriverLoadError, DriverNotFound, told
 from .events import DriverEvent, Event
 from .hookspecs import MANDATORY, PROJECT, IPAMDriver, NetworkDriver, Observer
+from .validation import shown
+from .workers import refuse_coroutine
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 #: Seconds that a handler may take, unless the controller is told otherwise.
 DRIVER_TIMEOUT = 60.0
@@ -116,6 +122,8 @@ class Driver:
     async def call(self, hook: str, event: Event) -> object:
         """Call a hook with an event, and return what it returns.
 
+        A plan that it returns raises errors like a hook.
+
         :raises CNMError: what the hook raised, if it is one of cnm's
         :raises DriverError: if the hook raised something else, or took too long
         """
@@ -124,9 +132,9 @@ class Driver:
             return None
         try:
             if hook in self._prompt:
-                return await handler(event)
+                return self._with_plan(event, await handler(event))
             with anyio.move_on_after(self._timeout):
-                return await handler(event)
+                return self._with_plan(event, await handler(event))
         except CNMError:
             raise
         except Exception as exc:
@@ -134,17 +142,48 @@ class Driver:
         reason = f"no answer after {self._timeout:g} s"
         raise DriverError(self.name, event.name, reason)
 
+    def _with_plan(self, event: Event, answer: object) -> object:
+        """Return an answer whose plan, if it has one, raises errors of cnm's only."""
+        if not isinstance(answer, (JoinInfo, LeaveInfo, PublishInfo)):
+            return answer
+        if not callable(answer.plan):
+            return answer
+        places = isinstance(answer, JoinInfo)
+        plan: Any = partial(self._run, event.name, answer.plan, places=places)
+        return replace(answer, plan=plan)
+
+    def _run(
+        self, event: str, plan: Callable[..., T], *arguments: object, places: bool
+    ) -> T:
+        """Plan: run a plan of the driver's.
+
+        :param places: whether it makes an interface
+        """
+        try:
+            result = plan(*arguments)
+            refuse_coroutine(result)
+            if places:
+                check_indexes(result)
+            return result
+        except CNMError:
+            raise
+        except Exception as exc:
+            raise DriverError(self.name, event, exc) from exc
+
     async def demand(self, event: DriverEvent[R], kind: type[R]) -> R:
         """Have the driver handle an event whose result is mandatory.
 
-        :raises DriverError: also if the handler returned something of another type
+        :raises DriverError: also if the handler returned something of another type, or
+            of no use
         """
         result: object = await self.handle(event)
-        if not isinstance(result, kind):
-            raise DriverError(
-                self.name, event.name, f"returned {result!r}, not a {kind.__name__}"
-            )
-        return result
+        reason = f"not a {kind.__name__}"
+        if isinstance(result, kind):
+            reason = "; ".join(problems(result))
+            if not reason:
+                return result
+        reason = f"returned {shown(result)}, {reason}"
+        raise DriverError(self.name, event.name, reason)
 
 
 def _handler(
@@ -294,7 +333,7 @@ class DriverRegistry:
         try:
             return kind()
         except Exception as exc:
-            self._refused[name] = f"driver {name!r}: {exc}"
+            self._refused[name] = f"driver {name!r}: {told(exc)}"
             raise DriverLoadError(self._refused[name]) from exc
 
     async def _import(self, entry: EntryPoint) -> object:
@@ -310,6 +349,6 @@ class DriverRegistry:
                 f"{LOAD_TIMEOUT:g} s"
             ) from exc
         except Exception as exc:
-            reason = f"driver {entry.name!r} of {entry.value}: {exc}"
+            reason = f"driver {entry.name!r} of {entry.value}: {told(exc)}"
             self._refused[entry.name] = reason
             raise DriverLoadError(reason) from exc

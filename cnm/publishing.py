@@ -191,7 +191,8 @@ async def _take_back(
     :param ports: what it publishes at present
     """
     info, before = replace(endpoint.info, ports=ports), endpoint.info.ports
-    again = await tell(services, sandbox, endpoint, info, endpoint.role, before)
+    role = endpoint.role.pinned(before)
+    again = await tell(services, sandbox, endpoint, info, role, before)
     await again.do()
 
 

@@ -9,7 +9,7 @@ its network decides what that means: ``routed`` ones open the ports all the same
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .events import EndpointPublished, EndpointUnpublished
@@ -38,6 +38,29 @@ class Role:
             or self.gateway6 > before.gateway6
             or self.elsewhere6 < before.elsewhere6
         )
+
+    def pinned(self, bindings: Iterable[PortBinding]) -> Role:
+        """Return a role that has exactly some bindings, where this has the choice."""
+        exact = dict.fromkeys(
+            it for it in self.requests if it.host_port and not it.host_port_end
+        )
+        if len(exact) == len(self.requests):
+            return self
+        bound = [
+            PortRequest(
+                container_port=it.container_port,
+                proto=it.proto,
+                host_port=it.host_port,
+                host_address=it.host_address,
+            )
+            for it in bindings
+        ]
+        chosen = [
+            it
+            for it in bound
+            if it not in exact and replace(it, host_address=None) not in exact
+        ]
+        return replace(self, requests=(*exact, *chosen))
 
 
 #: What an endpoint has to publish that publishes nothing.
@@ -140,6 +163,7 @@ def roles(members: Sequence[Member]) -> dict[str, Role]:
     if not requests:
         return {}
     chosen = elect(candidate for _, candidate in present)
+    six = next((it for it, candidate in present if candidate is chosen.get(6)), None)
     result = {}
     for member, candidate in present:
         gateway4, gateway6 = (chosen.get(v) is candidate for v in (4, 6))
@@ -150,7 +174,7 @@ def roles(members: Sequence[Member]) -> dict[str, Role]:
                 requests=wanted,
                 gateway4=gateway4,
                 gateway6=gateway6,
-                elsewhere6=6 in chosen and not gateway6,
+                elsewhere6=bool(six and six is not member and six.endpoint.publishes),
             )
     return result
 

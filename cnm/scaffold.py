@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import entry_points
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from .errors import ConflictError, InvalidError
+from .hookspecs import NetworkDriver
+from .plugins import GROUPS
+from .validation import shown
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
@@ -19,13 +23,16 @@ def new_driver(name: str, parent: Path) -> Path:
     :param parent: directory in which ``cnm-driver-NAME`` is made
     :return: that directory
     :raises InvalidError: if the name is none
-    :raises ConflictError: if the directory is there already
+    :raises ConflictError: if the directory is there already, or such a driver is
+        installed: with two of a name, neither can be used
     """
     if not _NAME.fullmatch(name) or len(name) > 30:
         raise InvalidError(
-            f"{name!r} is no name of a driver: expected lower-case letters, digits and "
-            "hyphens, such as 'tunnel'"
+            f"{shown(name)} is no name of a driver: expected at most 30 lower-case "
+            "letters, digits and hyphens, such as 'tunnel'"
         )
+    for entry in entry_points(group=GROUPS[NetworkDriver], name=name):
+        raise ConflictError(f"driver {name!r} is installed already: {entry.value}")
     target = parent / f"cnm-driver-{name}"
     if target.exists():
         raise ConflictError(f"{target} is there already")

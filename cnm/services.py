@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import NoneType
 from typing import TYPE_CHECKING, TypeVar
 
+from .acceptance import problems
 from .allocation import Surroundings
 from .bus import Bus
 from .directory import Directory
@@ -185,19 +186,22 @@ class Services:
         *kinds: type,
         undo: Callable[[], Awaitable[object]] | None = None,
     ) -> R:
-        """Have a driver handle an event, and check the type of what it returns.
+        """Have a driver handle an event, and check what it returns.
 
         :param kinds: what its result may be
-        :param undo: what is done if the result is something else
-        :raises DriverError: also if it is something else
+        :param undo: what is done if the result is something else, or of no use
+        :raises DriverError: also if it is something else, or of no use
         """
         result = await self.handle(driver, event)
+        reason = f"not {kinds[0].__name__}"
         if isinstance(result, kinds):
-            return result
+            reason = "; ".join(problems(result))
+            if not reason:
+                return result
         async with Rollback() as rollback:
             if undo is not None:
                 rollback.push(undo)
-            reason = f"returned {shown(result)}, not {kinds[0].__name__}"
+            reason = f"returned {shown(result)}, {reason}"
             error = DriverError(driver.name, event.name, reason)
             self.bus.publish(
                 DriverFailed(driver=driver.name, event=event, error=str(error))

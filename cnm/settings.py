@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
-import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 from .store import MemoryStore, Store
 from .types import AddressPool, IPAddress
-from .validation import Faults, absolute_path, address_pool, host_binding, shown
+from .validation import Faults, absolute_path, address_pool, host_binding, path, shown
 
 T = TypeVar("T")
 
@@ -82,7 +81,7 @@ def check_settings(
         address_pools=pools,
         drivers=_given(faults, "drivers", _plugins, drivers) or {},
         ipam_drivers=_given(faults, "ipam_drivers", _plugins, ipam_drivers) or {},
-        run_dir=_given(faults, "run_dir", _path, run_dir),
+        run_dir=_given(faults, "run_dir", path, run_dir),
         firewall=faults.parse("firewall", _firewall, firewall) or "",
         manage_forward=faults.flag("manage_forward", manage_forward),
         userland_proxy=faults.flag("userland_proxy", userland_proxy),
@@ -138,12 +137,6 @@ def _plugins(value: object) -> Mapping[str, object]:
     return value
 
 
-def _path(value: object) -> str:
-    if not isinstance(value, (str, os.PathLike)):
-        raise TypeError(f"expected a path, not {shown(value)}")
-    return str(os.fspath(value))
-
-
 def _firewall(value: object) -> str:
     if not isinstance(value, str) or value not in _FIREWALLS:
         raise ValueError(f"expected 'nftables' or 'none', not {shown(value)}")
@@ -157,11 +150,11 @@ def _policy(value: object) -> str:
 
 
 def _seconds(value: object) -> float:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        seconds = float(value)
-        if 0 < seconds < math.inf:
-            return seconds
-    raise ValueError(f"expected seconds, more than 0, not {shown(value)}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"expected seconds, not {shown(value)}")
+    if not 0 < value <= sys.float_info.max:
+        raise ValueError(f"expected seconds, more than 0, not {shown(value)}")
+    return float(value)
 
 
 def _size(value: object) -> int:
@@ -172,7 +165,8 @@ def _size(value: object) -> int:
 
 def _fwmark(value: object) -> tuple[int, int]:
     """Parse a packet mark: ``"0x1"``, ``"0x1/0x3"``, 1."""
-    mark, slash, mask = str(value).partition("/")
+    string = f"{value:#x}" if isinstance(value, int) else value
+    mark, slash, mask = string.partition("/") if isinstance(string, str) else [""] * 3
     try:
         result = int(mark[:20], 0), int(mask[:20], 0) if slash else _MARK_HIGH
     except ValueError:

@@ -84,6 +84,6 @@ class Upkeep(ABC):
         :raises TeardownError: if something failed on the way; the rest is removed
         """
         work = self._work
-        if isinstance(live, str):
+        if isinstance(live, (str, bytes)) or not isinstance(live, Iterable):
             raise InvalidError(f"live: expected a list, not {shown(live)}")
         return await work.collect(live)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import math
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
@@ -20,8 +22,9 @@ T = TypeVar("T")
 
 #: Longest name of a network, an endpoint or a sandbox.
 NAME_LENGTH = 255
-#: Deepest nesting of an option's value.
+#: Deepest nesting of an option's value, and most bits of its integers.
 JSON_DEPTH = 16
+JSON_BITS = 1024
 #: Longest interface name: IFNAMSIZ - 1, include/uapi/linux/if.h.
 INTERFACE_NAME_LENGTH = 15
 #: Longest host name and domain name, RFC 1123 and RFC 1035.
@@ -82,11 +85,15 @@ class Faults:
         """Parse every value of a mapping with strings for keys; None for none."""
         if values is None:
             return {}
-        if not isinstance(values, Mapping):
+        try:
+            items = dict(values.items()) if isinstance(values, Mapping) else None
+        except (TypeError, ValueError):  # it is no mapping, whatever it says
+            items = None
+        if items is None:
             self.add(f"{what}: expected a mapping, not {shown(values)}")
             return {}
         result = {}
-        for key, value in values.items():
+        for key, value in items.items():
             if not isinstance(key, str) or not key or len(key) > NAME_LENGTH:
                 self.add(
                     f"{what}: expected keys of 1 to {NAME_LENGTH} characters, "
@@ -113,7 +120,10 @@ class Faults:
 
 def shown(value: object) -> str:
     """Return a value's repr, cut to a length that fits an error message."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # of a number with thousands of digits, for instance
+        text = object.__repr__(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -146,6 +156,10 @@ def json(value: object, depth: int = JSON_DEPTH) -> JSON:
     """Check that a value is None, a bool, a number, a string, or made up of those."""
     if not depth:
         raise ValueError(f"expected at most {JSON_DEPTH} levels, not {shown(value)}")
+    if isinstance(value, int) and value.bit_length() > JSON_BITS:
+        raise ValueError(f"expected at most {JSON_BITS} bits, not {shown(value)}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"expected a JSON value, not {value}")
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)):
@@ -229,7 +243,11 @@ def mac_address(value: object) -> str:
 def interface_name(value: object) -> str:
     """Check the name of a network interface."""
     string = text(value)
-    size = len(string.encode())
+    if string in ("all", "default"):
+        raise ValueError(
+            f"{string!r} stands for several interfaces, and none has that name"
+        )
+    size = len(string.encode(errors="backslashreplace"))
     if size > INTERFACE_NAME_LENGTH:
         raise ValueError(
             f"interface name {shown(string)} has {size} bytes; the kernel allows "
@@ -283,9 +301,25 @@ def dns_name(value: object) -> str:
 
 def absolute_path(value: object) -> str:
     """Check an absolute path."""
-    if not isinstance(value, str) or value[:1] != "/" or "\0" in value:
+    if not isinstance(value, str) or value[:1] != "/" or not _is_path(value):
         raise ValueError(f"expected an absolute path, not {shown(value)}")
     return value
+
+
+def path(value: object) -> str:
+    """Check a path, and return it as an absolute one; ``""`` stays."""
+    string = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(string, str) or not _is_path(string):
+        raise ValueError(f"expected a path, not {shown(value)}")
+    relative = string and not string.startswith("/")
+    return os.path.join(os.getcwd(), string) if relative else string
+
+
+def _is_path(value: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
 
 
 def dns_option(value: object) -> str:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from types import ModuleType
+from types import CoroutineType, ModuleType
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar, cast
 from weakref import WeakSet
 
@@ -34,6 +34,17 @@ C = TypeVar("C")
 T = TypeVar("T")
 _Notify: TypeAlias = Callable[[Callable[[], object]], object]
 _logger = logging.getLogger(__name__)
+
+
+def refuse_coroutine(result: object) -> None:
+    """Check what work has returned.
+
+    :raises TypeError: if it was an async function, which has not been run at all
+    """
+    if isinstance(result, CoroutineType):
+        result.close()
+        name = result.__qualname__
+        raise TypeError(f"{name} is async def: expected a plan, which blocks")
 
 
 class Overdue(TimeoutError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from cnm.driver import (
@@ -209,15 +210,18 @@ def _use(
     if link.alias.startswith("cnm:"):
         raise ConflictError(f"bridge {link.name!r} belongs to {link.alias!r}")
     present = present_addresses(sockets, link.index)
-    added = tuple(a for a in addresses(network, options) if a not in present)
+    added = tuple(lacking(addresses(network, options), present))
     bridge = Bridge(
         name=link.name, mark=mark, index=link.index, made=False, added=added
     )
     try:
+        # a batch goes on after an error: its MTU is changed when the rest has succeeded
         sockets.route.call(
-            set_link(link.index, up=True, mtu=options.mtu),
+            set_link(link.index, up=True),
             *(add_address(link.index, address) for address in added),
         )
+        if options.mtu:
+            sockets.route.call(set_link(link.index, mtu=options.mtu))
     except BaseException:
         _drop(sockets, bridge)
         raise
@@ -260,8 +264,8 @@ def unfinished(
         return Bridge(name=name, mark=mark, made=False)
     if before is None:
         return Bridge(name=name, mark=mark, index=link.index)
-    wanted = addresses(network, options)
-    added = tuple(each for each in wanted if str(each) not in before)
+    present = frozenset(map(ipaddress.ip_interface, before))
+    added = tuple(lacking(addresses(network, options), present))
     return Bridge(name=name, mark=mark, index=link.index, made=False, added=added)
 
 
@@ -272,6 +276,17 @@ def present_addresses(sockets: Sockets, index: int) -> frozenset[IPInterface]:
         for message in sockets.route.dump(dump_addresses(index))
         if (address := parse_address(message)).index == index
     )
+
+
+def lacking(
+    wanted: Iterable[IPInterface], present: Collection[IPInterface]
+) -> list[IPInterface]:
+    """Return the addresses that a link has not.
+
+    It can have an IPv6 address once only, whatever the prefix.
+    """
+    own6 = {it.ip for it in present if it.version == 6}
+    return [it for it in wanted if it not in present and it.ip not in own6]
 
 
 def remove(

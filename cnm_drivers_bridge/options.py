@@ -187,8 +187,13 @@ def _subnet_problems(network: NetworkInfo) -> list[str]:
             and subnet != _LINK_LOCAL
         ]
     for version, key in DEFAULT_GATEWAYS.items():
-        if network.internal and _auxiliary(network, version):
+        given = _auxiliary(network, version)
+        if given and network.internal:
             problems.append(f"aux_addresses: {key} is not for internal networks")
+        if given and given.version != version:
+            problems.append(
+                f"aux_addresses: {key}: expected an IPv{version} address, not {given}"
+            )
     return problems
 
 

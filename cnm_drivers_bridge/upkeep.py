@@ -23,7 +23,7 @@ from cnm.linux import (
     set_link,
 )
 
-from .bridge import Bridge, addresses, find, forward, make, present_addresses
+from .bridge import Bridge, addresses, find, forward, lacking, make, present_addresses
 from .options import BridgeOptions
 from .port import Port
 
@@ -77,7 +77,7 @@ def _lacking(
     sockets: Sockets, network: NetworkInfo, options: BridgeOptions, known: Bridge
 ) -> list[IPInterface]:
     present = present_addresses(sockets, known.index)
-    return [each for each in addresses(network, options) if each not in present]
+    return lacking(addresses(network, options), present)
 
 
 def _plug_in(sockets: Sockets, known: Bridge, ports: Mapping[str, Port]) -> None:

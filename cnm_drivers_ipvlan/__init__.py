@@ -51,7 +51,9 @@ class IPvlanDriver(ParentDriver[IPvlanOptions]):
     network_options = IPvlanOptions
 
     def problems(self, network: NetworkInfo, options: IPvlanOptions) -> Iterator[str]:
-        """Refuse what makes no sense where the host routes."""
+        """Refuse what makes no sense."""
+        if options.host_shim and options.ipvlan_flag == "private":
+            yield "options: host_shim is not possible with ipvlan_flag 'private'"
         if options.ipvlan_mode == "l2":
             return
         if options.host_shim:

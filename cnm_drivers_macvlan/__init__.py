@@ -64,8 +64,9 @@ class MacvlanDriver(ParentDriver[MacvlanOptions]):
         """Refuse options that do not go together."""
         if (options.macvlan_mode == "source") != bool(options.source_macs):
             yield "options: macvlan_mode 'source' and source_macs need each other"
-        if options.macvlan_mode == "passthru" and options.host_shim:
-            yield "options: host_shim is not possible with macvlan_mode 'passthru'"
+        mode = options.macvlan_mode
+        if options.host_shim and mode not in ("bridge", "vepa"):
+            yield f"options: host_shim is not possible with macvlan_mode {mode!r}"
 
     def mode(self, options: MacvlanOptions) -> str:
         """Return the macvlan's mode."""

@@ -333,7 +333,8 @@ def addresses_of(message: Message) -> tuple[IPAddress, ...]:
     """Return all addresses of an answer."""
     found: list[IPAddress] = []
     for rrset in message.answer:
-        if rrset.rdtype in (dns.rdatatype.A, dns.rdatatype.AAAA):
+        kind = rrset.rdclass, rrset.rdtype  # what is of another class is no address
+        if kind in ((_IN, dns.rdatatype.A), (_IN, dns.rdatatype.AAAA)):
             found += [ipaddress.ip_address(rdata.address) for rdata in rrset]
     return tuple(found)
 

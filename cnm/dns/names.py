@@ -10,8 +10,10 @@ from socket import socket
 import anyio
 import anyio.to_thread
 
+from ..errors import InvalidError
 from ..linux import Kernel, Sockets
 from ..types import EndpointInfo, NetworkInfo, SandboxInfo
+from ..validation import shown
 from .policy import Answered, NamePolicy
 from .preparation import Preparation, State
 from .records import NameServer
@@ -144,7 +146,16 @@ class Names:
         return local.resolver.policy if local else None
 
     def set_policy(self, sandbox: SandboxInfo, policy: NamePolicy | None) -> None:
-        """Set what has a say in which names a sandbox may ask for."""
+        """Set what has a say in which names a sandbox may ask for.
+
+        :raises InvalidError: if it is no policy
+        """
+        parts = [getattr(policy, name, None) for name in ("allows", "answered")]
+        if policy is not None and not all(map(callable, parts)):
+            raise InvalidError(
+                "name_policy: expected an object with allows() and answered(), or "
+                f"None, not {shown(policy)}"
+            )
         self._sandboxes[sandbox.id].resolver.policy = policy
 
     def observe(self, observe: Callable[[Answered], None] | None) -> None:

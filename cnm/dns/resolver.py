@@ -166,9 +166,8 @@ class Resolver:
             self._waiting -= 1
         if observe := self._observe:
             seconds = time.perf_counter() - started
-            answered = self._answered(question, made, source, seconds)
             try:
-                observe(answered)
+                observe(self._answered(question, made, source, seconds))
             except Exception:
                 # who watches is not to keep the sandbox from its answer
                 self.complain(question.name)

@@ -23,7 +23,7 @@ import anyio
 import anyio.to_thread
 
 from ..errors import KernelError
-from ..workers import Overdue, Workers
+from ..workers import Overdue, Workers, refuse_coroutine
 from . import namespaces, sysctl
 from .netlink import NETLINK_NETFILTER, NetlinkSocket
 from .procfs import ProcFS
@@ -272,13 +272,16 @@ class Kernel:
 
         :raises KernelError: ETIMEDOUT, if it takes longer than :meth:`within` allows;
             what comes of it is not known
+        :raises TypeError: if it is an async function
         """
         try:
-            return await self._workers.run(
+            result = await self._workers.run(
                 lambda sockets: plan(sockets, *args, **kwargs), self._timeout
             )
         except Overdue as exc:
             raise KernelError(errno.ETIMEDOUT, f"run {_title(plan)}", str(exc)) from exc
+        refuse_coroutine(result)
+        return result
 
 
 def _title(plan: Callable[..., object]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar, Generic, TypeVar, cast
 
@@ -157,8 +157,10 @@ class ParentDriver(NetworkDriver, ABC, Generic[O]):
         network = event.network
         options = self.options(network)
         self._sharing.add(self._use(network, options))
+        together = self._sharing.on(self._parent(network, options))
+        marks = frozenset(f"{self._owner}{it}" for it in together)
         try:
-            return await self._take_up(network, options)
+            return await self._take_up(network, options, marks=marks)
         except BaseException:
             await self._remove(network, options)
             raise
@@ -193,8 +195,9 @@ class ParentDriver(NetworkDriver, ABC, Generic[O]):
         network: NetworkInfo,
         options: O,
         endpoints: Sequence[IPInterface] = (),
+        marks: frozenset[str] | None = None,
     ) -> NetworkState:
-        wanted = self._wanted(network, options)
+        wanted = replace(self._wanted(network, options), marks=marks)
         present = await self._kernel.run(links.take_up, wanted, endpoints)
         return NetworkState(
             interface_prefix=options.container_iface_prefix,

@@ -37,6 +37,8 @@ class Wanted:
     :ivar dummy: whether the parent is one that leads nowhere
     :ivar owner: what the marks of the controller's networks begin with
     :ivar mark: the network's mark
+    :ivar marks: marks of the driver's networks that are on the parent, if one that is
+        there for others is not to be used
     :ivar mtu: MTU of the endpoints, 0 for the parent's
     :ivar shim: name of the host's own link on the parent, or ``""``
     :ivar make_shim: returns the request that makes it on a parent of that index
@@ -47,6 +49,7 @@ class Wanted:
     dummy: bool
     owner: str
     mark: str
+    marks: frozenset[str] | None = None
     mtu: int = 0
     shim: str = ""
     make_shim: Callable[[str, int, int], Request]
@@ -89,7 +92,7 @@ def take_up(
             f"options: mtu {wanted.mtu} is more than that of the parent "
             f"{parent.name}: expected at most {parent.mtu}"
         )
-    made = (parent.index,) if parent.alias.startswith(wanted.owner) else ()
+    made = (parent.index,) if _is_made(parent, wanted.owner) else ()
     if not wanted.shim:
         return Present(parent.index, made)
     shim = _shim(sockets, wanted, parent, endpoints)
@@ -105,12 +108,22 @@ def _parent(sockets: Sockets, wanted: Wanted) -> Link:
         )
         link = find(sockets, wanted.parent)
         assert link is not None
-    ours = link.alias.startswith(wanted.owner)
+    ours = _is_made(link, wanted.owner)
     if wanted.dummy and not ours:
         raise ConflictError(f"link {wanted.parent} belongs to somebody else")
+    if wanted.marks is not None and _is_made(link) and link.alias not in wanted.marks:
+        raise ConflictError(
+            f"parent {link.name} belongs to {link.alias!r}: it goes with a network of "
+            "another driver or controller"
+        )
     if ours and not link.up:
         sockets.route.call(set_link(link.index, up=True))
     return link
+
+
+def _is_made(link: Link, owner: str = "cnm:") -> bool:
+    """Tell whether a link has been made for networks to be on it; bridges have not."""
+    return link.alias.startswith(owner) and link.kind != "bridge"
 
 
 def _new_parent(sockets: Sockets, wanted: Wanted, index: int) -> Request:

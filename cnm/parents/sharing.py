@@ -55,7 +55,10 @@ class Sharing:
         """Note that a network is gone. No error if it has not been there."""
         self._uses.pop(network_id, None)
 
+    def on(self, parent: str) -> list[str]:
+        """Return the ids of the networks on a parent."""
+        return [it.network_id for it in self._uses.values() if it.parent == parent]
+
     def heir(self, network_id: str, parent: str) -> str:
         """Return the id of another network on a parent, or ``""``."""
-        uses = (it for it in self._uses.values() if it.parent == parent)
-        return next((it.network_id for it in uses if it.network_id != network_id), "")
+        return next((it for it in self.on(parent) if it != network_id), "")

@@ -22,8 +22,9 @@ from .sockets import hold_both
 
 _logger = logging.getLogger(__name__)
 
-#: Takes a port, and returns the socket that has it, if it needs one.
-Take: TypeAlias = Callable[[HostPort], socket | None]
+#: Takes a port, and returns the socket that has it, if it needs one; with ``absent``,
+#: the host need not have the address.
+Take: TypeAlias = Callable[..., socket | None]
 
 
 class Registry:
@@ -84,8 +85,10 @@ class Claim:
         self._before = {host_port(it): it for it in before if it.host_port}
         self._holding = holding
         self._preferred: dict[tuple[int, Proto], dict[int, None]] = {}
+        self._former: set[HostPort] = set()
         for it in chain(self._before.values(), preferred):
             if it.host_port:
+                self._former.add(host_port(it))
                 key = (it.container_port, it.proto)
                 self._preferred.setdefault(key, {})[it.host_port] = None
         self._busy = busy
@@ -97,6 +100,7 @@ class Claim:
         self._wanted: dict[HostPort, tuple[int, int]] = {}
         self._displaced: list[HostPort] = []
         self._pool: Pool | None = None
+        self._others: dict[tuple[object, ...], Iterator[int]] = {}
 
     def take(self, groups: Iterable[PortGroup]) -> tuple[PortBinding, ...]:
         """Take a port of the host for each group, at all of its addresses.
@@ -129,7 +133,7 @@ class Claim:
         self._fresh.close()
         for place in self._displaced:
             try:
-                if held := self._take(place):
+                if held := self._take(place, absent=True):
                     self._holding.add((place,), held)
                 self._registry.ledger.add(place, self._owner)
             except (OSError, UnavailableError):
@@ -162,14 +166,22 @@ class Claim:
         ]
         # what was another request's may be had, unless there is one of its own
         yield from sorted(former, key=lambda port: not self._was_for(group, port))
-        if group.first:
-            for port in range(group.first, group.last + 1):
-                if (group.proto, port) not in self._busy:
-                    yield port
-        else:
-            yield from self._registry.ephemeral.candidates(
+        # What one group has got, or could not have, no other of its kind can have: they
+        # go through the rest together. (``yield from`` would end it with the first.)
+        kind = (group.proto, group.first, group.last, *(it for it, _ in group.ways))
+        if kind not in self._others:
+            self._others[kind] = self._all_of(group)
+        for port in self._others[kind]:  # noqa: UP028
+            yield port
+
+    def _all_of(self, group: PortGroup) -> Iterator[int]:
+        """Return all ports that may be chosen for a group."""
+        if not group.first:
+            return self._registry.ephemeral.candidates(
                 group.proto, self._ephemeral_pool(), self._busy
             )
+        ports = range(group.first, group.last + 1)
+        return (it for it in ports if (group.proto, it) not in self._busy)
 
     def _was_for(self, group: PortGroup, port: int) -> bool:
         """Tell whether a port was taken for the same request."""
@@ -187,11 +199,13 @@ class Claim:
         kept: list[HostPort] = []
         free: list[HostPort] = []
         refused = False
+        # what is served has been given up before, if it is in the way
+        displaces = group.exact and self._holding.parks
         for address, target in group.ways:
             place = HostPort(address, group.proto, port)
             if self._is_ours(place, group, target):
                 kept.append(place)
-            elif rival := self._rival(place, displaces=group.exact):
+            elif rival := self._rival(place, displaces=displaces):
                 refusals.in_use(place, rival)
                 refused = True
             else:
@@ -215,7 +229,9 @@ class Claim:
         taken: dict[Places, socket | None] = {}
         for place in places:
             try:
-                taken[place,] = held = self._take(place)
+                # an address that has gone since it was published may come back
+                absent = {"absent": True} if place in self._former else {}
+                taken[place,] = held = self._take(place, **absent)
             except OSError as exc:
                 refusals.refused(place, exc, len(self._new))
             else:

@@ -165,7 +165,9 @@ class Proxy:
             else:
                 await self._accept(listener, place)
         except Exception:
-            _logger.exception("the proxy has ceased to serve %s", place or LOOPBACK6)
+            if listener.fileno() >= 0:  # it was stopped otherwise, before it began
+                what = place or LOOPBACK6
+                _logger.exception("the proxy has ceased to serve %s", what)
 
     async def _accept(self, listener: socket.socket, place: HostPort | None) -> None:
         """Accept connections until the socket is closed."""

@@ -286,7 +286,7 @@ class _Placing:
         """Return the address of the sandbox that an address of the host leads to."""
         if address.version == 4:
             return self._four.target
-        if self._six.present or address != LOOPBACK6:
+        if self._six.present or self._elsewhere6 or address != LOOPBACK6:
             return self._six.target
         return self._four.target
 

@@ -33,7 +33,7 @@ class Refusals:
         self._in_use: dict[HostPort, str] = {}
         self._absent: dict[str, None] = {}
         self._denied: list[HostPort] = []
-        self._exhausted: list[str] = []
+        self._exhausted: dict[str, None] = {}
 
     def __bool__(self) -> bool:
         return bool(self._in_use or self._absent or self._denied or self._exhausted)
@@ -49,7 +49,7 @@ class Refusals:
 
     def exhausted(self, problem: str) -> None:
         """Add that no port of a range is free."""
-        self._exhausted.append(problem)
+        self._exhausted[problem] = None
 
     def refused(self, place: HostPort, error: OSError, count: int) -> None:
         """Add a port that the kernel refuses to give.
@@ -76,7 +76,7 @@ class Refusals:
         self._in_use |= other._in_use
         self._absent |= other._absent
         self._denied += other._denied
-        self._exhausted += other._exhausted
+        self._exhausted |= other._exhausted
 
     def check(self) -> None:
         """Raise the error for all that has been added, if anything has.
@@ -105,7 +105,7 @@ class Refusals:
         unknown = [place for place, by in self._in_use.items() if by == _SOMEBODY]
         owners = self._in_use | (name_owners(unknown) if unknown else {})
         sentences += [f"{it.described} is in use by {by}" for it, by in owners.items()]
-        return sentences + self._exhausted
+        return [*sentences, *self._exhausted]
 
 
 def _privileged(places: list[HostPort]) -> str:

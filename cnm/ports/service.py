@@ -149,7 +149,7 @@ class Service:
         with self._lock:
             for place in map(host_port, bindings):
                 try:
-                    listeners[place] = listen(place)
+                    listeners[place] = listen(place, absent=True)
                 except OSError:
                     message = "%s of %s is lost"
                     _logger.exception(message, place.described, owner.title)

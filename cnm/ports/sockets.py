@@ -22,6 +22,11 @@ _HOPS6 = (socket.IPPROTO_IPV6, 73)
 # an IPv6 socket may serve both families
 _HOPS = {socket.AF_INET: (_HOPS4,), socket.AF_INET6: (_HOPS4, _HOPS6)}
 _MOST_HOPS = 255
+# include/uapi/linux/in.h: IP_FREEBIND; in6.h: IPV6_FREEBIND
+_FREEBIND = {
+    socket.AF_INET: (socket.IPPROTO_IP, 15),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, 78),
+}
 
 _KINDS: dict[Proto, tuple[int, int]] = {
     "tcp": (socket.SOCK_STREAM, socket.IPPROTO_TCP),
@@ -30,13 +35,14 @@ _KINDS: dict[Proto, tuple[int, int]] = {
 }
 
 
-def hold(place: HostPort) -> socket.socket | None:
+def hold(place: HostPort, *, absent: bool = False) -> socket.socket | None:
     """Take a port.
 
     A socket that listens would accept what is not translated (yet), and one that does
     not could be bound over by a socket with ``SO_REUSEADDR``: so it listens for an
     instant, in which it hears nobody. (A filter would cost 10 kB for each socket.)
 
+    :param absent: whether the host need not have the address
     :return: the socket that holds it; None if the kernel does not have the protocol,
         so that nobody can take the port
     :raises OSError: if it cannot be taken
@@ -46,9 +52,10 @@ def hold(place: HostPort) -> socket.socket | None:
     except OSError as exc:
         if exc.errno != errno.EPROTONOSUPPORT:
             raise
-        _check_address(place.address)
+        if not absent:
+            _check_address(place.address)
         return None
-    return _bind(opened, place)
+    return _bind(opened, place, absent=absent)
 
 
 def hold_both(place: HostPort) -> socket.socket:
@@ -82,14 +89,21 @@ def narrow(held: socket.socket, place: HostPort) -> socket.socket:
 
 
 def _bind(
-    opened: socket.socket, place: HostPort, *, beside: bool = False
+    opened: socket.socket,
+    place: HostPort,
+    *,
+    beside: bool = False,
+    absent: bool = False,
 ) -> socket.socket:
     """Have a socket hold a port, or close it.
 
     :param beside: whether there is another socket that makes room
+    :param absent: whether the host need not have the address
     """
     tcp = place.proto == "tcp"
     try:
+        if absent:
+            opened.setsockopt(*_FREEBIND[opened.family], 1)
         if tcp:
             for level, option in _HOPS[opened.family]:
                 opened.setsockopt(level, option, _MOST_HOPS)
@@ -110,14 +124,17 @@ def _bind(
     return opened
 
 
-def listen(place: HostPort) -> socket.socket:
+def listen(place: HostPort, *, absent: bool = False) -> socket.socket:
     """Take a TCP or UDP port for the proxy, and listen on it.
 
+    :param absent: whether the host need not have the address
     :raises OSError: if it cannot be taken
     """
     listener = open_socket(place.address, place.proto)
     try:
         listener.setblocking(False)
+        if absent:
+            listener.setsockopt(*_FREEBIND[listener.family], 1)
         if place.proto == "tcp":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((address_text(place.address), place.port))

@@ -11,6 +11,8 @@ from ..validation import Faults
 from . import specs
 from .ports import all_exposed, flat, parse_requests
 
+#: A gateway's priority is a number of 64 bits, as in libnetwork.
+_PRIORITIES = range(-(2**63), 2**63)
 #: libnetwork's netlabels that stand for a parameter of an endpoint.
 SYSCTLS_LABEL = "com.docker.network.endpoint.sysctls"
 INTERFACE_LABEL = "com.docker.network.endpoint.ifname"
@@ -98,9 +100,7 @@ def endpoint_request(
         exposed=served,
         labels=faults.mapping("labels", check.text, labels),
         options=rest,
-        gateway_priority=faults.parse(
-            "gateway_priority", check.integer, gateway_priority
-        )
+        gateway_priority=faults.parse("gateway_priority", _priority, gateway_priority)
         or 0,
         interface_name=""
         if interface_name == ""
@@ -111,6 +111,13 @@ def endpoint_request(
         faults.add(f"address6: {request.address6} is given, but a sysctl disables IPv6")
     faults.check()
     return request
+
+
+def _priority(value: object) -> int:
+    priority = check.integer(value)
+    if priority not in _PRIORITIES:
+        raise ValueError(f"expected a number of 64 bits, not {check.shown(value)}")
+    return priority
 
 
 def _links(faults: Faults, links: object) -> dict[str, str]:
@@ -133,14 +140,14 @@ def _address(
 
 def _sysctl_label(faults: Faults, value: JSON) -> dict[str, str]:
     """Parse libnetwork's comma-separated list of ``name=value``."""
+    what = f"options[{SYSCTLS_LABEL!r}]"
     result = {}
     for item in str(value).split(",") if value else ():
         key, equals, setting = item.partition("=")
         if not equals:
             faults.add(
-                f"options[{SYSCTLS_LABEL!r}]: expected 'net.X.Y.IFNAME.Z=V', "
-                f"not {item!r}"
+                f"{what}: expected 'net.X.Y.IFNAME.Z=V', not {check.shown(item)}"
             )
-            continue
-        result[key.strip()] = setting.strip()
+        elif checked := faults.parse(what, check.sysctl_value, setting.strip()):
+            result[key.strip()] = checked
     return result

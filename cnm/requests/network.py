@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from ipaddress import IPv6Network
 
 from .. import validation as check
 from ..errors import ForbiddenError
 from ..types import JSON, IPAddress, IPNetwork
 from ..validation import Faults
+
+_MAPPED = IPv6Network("::ffff:0:0/96")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +101,9 @@ def network_request(
         labels=faults.mapping("labels", check.text, labels),
         options=faults.mapping("options", check.json, options),
         config_only=is_config,
-        config_from=faults.parse("config_from", check.text, config_from) or "",
+        config_from=""
+        if config_from == ""
+        else faults.parse("config_from", check.name, config_from) or "",
     )
     if faults.problems:
         return replace(request, problems=faults.problems)
@@ -148,8 +153,7 @@ def _subnets(
 ) -> list[SubnetRequest]:
     """Put together what belongs to one subnet."""
     for index, block in enumerate(blocks):
-        if block.is_multicast or block.is_loopback:
-            kind = "multicast" if block.is_multicast else "loopback"
+        if kind := _kind(block):
             faults.add(f"subnets: {kind} subnet {str(block)!r} is not allowed")
         for other in blocks[:index]:
             if block.version == other.version and block.overlaps(other):
@@ -194,6 +198,16 @@ def _subnets(
         )
         for block in blocks
     ]
+
+
+def _kind(block: IPNetwork) -> str:
+    """Return what a subnet is that no link can have, or ``""``."""
+    if block.is_multicast:
+        return "multicast"
+    if block.is_loopback:
+        return "loopback"
+    # what is sent to one leaves by IPv4, RFC 4291 section 2.5.5.2
+    return "IPv4-mapped" if block.network_address in _MAPPED else ""
 
 
 def _parent(

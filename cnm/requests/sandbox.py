@@ -79,19 +79,18 @@ def _host_entry(value: object) -> str:
 
 
 def _pid(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**31:
         raise ValueError(f"expected a process id, not {check.shown(value)}")
     return value
 
 
 def _netns(value: object) -> str | int:
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return value
-    if isinstance(value, str) and (value == "host" or value.startswith("/")):
-        if "\0" in value:
-            raise ValueError("a path has no NUL character")
-        return value
-    raise ValueError(
-        f"expected an absolute path, a process id, 'host' or None, not "
-        f"{check.shown(value)}"
-    )
+    try:
+        if value == "host":
+            return "host"
+        return _pid(value) if isinstance(value, int) else check.absolute_path(value)
+    except ValueError:
+        raise ValueError(
+            f"expected an absolute path, a process id, 'host' or None, not "
+            f"{check.shown(value)}"
+        ) from None

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cnm.driver import NetworkDeleted, hookimpl
 from cnm.ipam.default import DefaultIPAM
 from cnm.linux import (
     NetlinkSocket,
@@ -95,6 +96,17 @@ async def test_a_broken_driver(
     assert rule in found, caught.value
     assert any(words in str(it) for it in caught.value.violations), caught.value
     await clean_up()
+
+
+async def test_the_cause_of_a_failed_removal_is_told() -> None:
+    class Fails(broken.Sound):
+        @hookimpl
+        async def cnm_network_deleted(self, event: NetworkDeleted) -> None:
+            await super().cnm_network_deleted(event)
+            raise RuntimeError("the reason")
+
+    with pytest.raises(ConformanceError, match=r"failed to handle .*: the reason"):
+        await check_network_driver(Fails)
 
 
 async def clean_up() -> None:

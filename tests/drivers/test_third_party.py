@@ -98,7 +98,21 @@ def test_what_is_no_name(tmp_path: Path) -> None:
     new_driver("a-b", tmp_path)
     with pytest.raises(ConflictError, match="is there already"):
         new_driver("a-b", tmp_path)
+    with pytest.raises(ConflictError, match="'bridge' is installed already: cnm_dri"):
+        new_driver("bridge", tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cnm-driver-a-b"]
+
+
+@pytest.mark.parametrize("folder", ["file", "file/below"])
+def test_what_cannot_be_written_is_said_in_a_line(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "file").touch()
+    command = ["-m", "cnm", "new-driver", "a", "--directory", str(tmp_path / folder)]
+    done = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("cnm: ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_bundled_drivers_are_described() -> None:

@@ -22,7 +22,7 @@ ALL = [*CORE, *(path for driver in DRIVERS for path in sorted(driver.rglob("*.py
 LEVELS = (
     ("types", "errors", "workers"),
     ("validation", "reports", "rollback", "linux", "answers"),
-    ("options", "firewall", "ports", "requests"),
+    ("acceptance", "options", "firewall", "ports", "requests"),
     ("events", "hookspecs", "records", "gateways", "directory", "dns"),
     ("plugins", "bus", "store", "ipam", "parents"),
     ("absent", "findings"),

@@ -20,6 +20,7 @@ from ... import (
     Network,
     SQLiteStore,
 )
+from ...errors import told
 from ...events import (
     DriverEvent,
     EndpointDeleted,
@@ -378,5 +379,7 @@ async def _collect(rule: Rule, subject: Subject) -> list[str]:
 async def _within(work: Callable[[], Awaitable[list[str]]]) -> list[str]:
     try:
         return await work()
+    except ExceptionGroup as exc:
+        return [f"{type(exc).__name__}: {exc}: {told(exc)}"]
     except Exception as exc:
         return [f"{type(exc).__name__}: {exc}"]

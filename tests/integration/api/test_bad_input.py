@@ -96,6 +96,11 @@ NETWORKS: list[tuple[dict[str, Any], str]] = [
         },
         "DefaultGatewayIPv4 is not for internal networks",
     ),
+    (
+        {"subnets": [NET], "aux_addresses": {"DefaultGatewayIPv6": "10.9.0.9"}},
+        "DefaultGatewayIPv6: expected an IPv6 address, not 10.9.0.9",
+    ),
+    ({"subnets": ["::ffff:10.9.0.0/120"]}, "IPv4-mapped subnet '::ffff:a.*' is not"),
 ]
 
 
@@ -240,7 +245,7 @@ SANDBOXES: list[tuple[dict[str, Any], str]] = [
     ({"netns": "relative"}, "netns: expected an absolute path.*'relative'"),
     ({"netns": True}, "netns: expected an absolute path.*True"),
     ({"netns": -5}, "netns: expected an absolute path.*-5"),
-    ({"netns": "/a\0b"}, "netns: a path has no NUL"),
+    ({"netns": "/a\0b"}, "netns: expected an absolute path"),
     ({"netns": "/" + LONG}, "has no network namespace"),
 ]
 

@@ -100,9 +100,14 @@ async def test_a_failing_step_is_undone(step: str, kind: Exception) -> None:
         controller.subscribe(cnm.DriverFailed) as failures,
     ):
         fake.fail[step] = kind
-        with pytest.raises((cnm.CNMError, RuntimeError), match="boom"):
+        with pytest.raises(cnm.CNMError, match="boom") as caught:
             await use(controller)
         assert fake.calls == FAILURES[step]
+        if isinstance(kind, RuntimeError):
+            assert isinstance(caught.value, cnm.DriverError)
+            assert caught.value.__cause__ is kind
+            event = "endpoint.joined" if step == "plan" else step
+            assert (caught.value.driver, caught.value.event) == ("fake", event)
         if isinstance(kind, RuntimeError) and step != "plan":
             failed = await anext(failures)
             assert (failed.driver, failed.event.name) == ("fake", step)

@@ -112,6 +112,7 @@ async def test_each_endpoint_has_an_outcome_of_its_own(
     driver.tricks = {
         "box10": threading.Event(),
         "box12": cnm.KernelError(5, "publish"),
+        "box13": RuntimeError("a bug"),
         "box70": cnm.PortInUse(["8070/tcp is taken"], ["0.0.0.0:8070/tcp"]),
         "box149": threading.Event(),
     }
@@ -129,6 +130,10 @@ async def test_each_endpoint_has_an_outcome_of_its_own(
         assert failed == {
             "box10": late,
             "box12": "its ports are not published: publish: Input/output error",
+            "box13": (
+                "its ports are not published: driver 'one' failed to handle "
+                "endpoint.published: a bug"
+            ),
             "box70": "not all ports are published: 8070/tcp is taken",
             "box149": late,
         }

@@ -199,6 +199,8 @@ async def test_a_policy(upstream: NameServer, controller: cnm.Controller) -> Non
     policy = Policy()
     assert await resolve(box, "bad-one") == ["10.9.0.2"]
     box.name_policy = policy
+    with pytest.raises(cnm.InvalidError, match=r"name_policy: expected .*, not 'no'"):
+        box.name_policy = "no"  # type: ignore[assignment]
     assert box.name_policy is policy
     assert await resolve(box, "bad-one") == "REFUSED"
     assert await resolve(box, "bad.example") == "REFUSED"

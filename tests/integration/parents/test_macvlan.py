@@ -278,10 +278,13 @@ async def test_it_is_back_after_a_restart(tmp_path: Path, lan: Namespace) -> Non
         ({"macvlan_mod": "vepa"}, {}, "did you mean 'macvlan_mode'"),
         ({}, {"ipam": "null", "subnets": []}, "need addresses; 'null' has none"),
         ({}, {"internal": True}, "a network with a parent is not internal"),
-        (
-            {"macvlan_mode": "passthru", "host_shim": True},
-            {},
-            "host_shim is not possible",
+        *(
+            (
+                {"macvlan_mode": it, "host_shim": True},
+                {},
+                f"is not possible with macvlan_mode {it!r}",
+            )
+            for it in ("passthru", "private", "source")
         ),
     ],
 )

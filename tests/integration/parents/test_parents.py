@@ -15,11 +15,15 @@ from cnm import Controller, DamageFound, SQLiteStore
 from cnm.lifecycle import remove_table
 from cnm.linux import (
     NetlinkSocket,
+    Request,
     add_ifb,
     add_veth,
     delete_link,
+    dump_links,
+    parse_link,
     set_link,
 )
+from cnm.parents import links
 
 from ...conftest import host_links
 from ..api.traffic import addresses, pair, serving, tcp
@@ -123,3 +127,62 @@ async def test_a_parent_that_comes_later(tmp_path: Path, lan: Namespace) -> None
                 await box.delete()
             await network.delete()
         await controller._services.kernel.run(remove_table, controller._services)
+
+
+async def test_nothing_is_left_in_an_adopted_namespace(
+    controller: Controller, lan: Namespace
+) -> None:
+    network = await create(controller)
+    with Namespace("container") as container:
+
+        def links() -> list[str]:
+            found = container.route.dump(dump_links())
+            return [parse_link(it).name for it in found]
+
+        before = links()
+        box = await controller.create_sandbox(
+            "box", netns=f"/proc/self/fd/{container.netns}"
+        )
+        endpoint = await network.connect(box)
+        assert links() != before
+        await endpoint.leave()
+        # before the reaper comes
+        await box.delete()
+        assert links() == before
+
+
+async def test_a_sub_interface_is_shared_by_networks_of_one_driver_only(
+    controller: Controller, lan: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be deleted while the others still need it."""
+
+    def add_link(name: str, *, parent: int, identity: int, index: int) -> Request:
+        return add_ifb(name, index=index)  # few kernels lack those
+
+    monkeypatch.setattr(links, "add_vlan", add_link)
+    options: dict[str, str] = {"parent": f"{PARENT}.50"}
+    first = await controller.create_network("first", "macvlan", options=options)
+    with pytest.raises(cnm.ConflictError, match=r"lan0\.50 belongs to 'cnm:cnm:.*'"):
+        await controller.create_network("second", "ipvlan", options=options)
+    async with Controller("another") as another:
+        with pytest.raises(cnm.ConflictError, match=r"lan0\.50 belongs to"):
+            await another.create_network("third", "macvlan", options=options)
+    assert f"{PARENT}.50" in host_links()
+    fourth = await controller.create_network("fourth", "macvlan", options=options)
+    await first.delete()
+    assert f"{PARENT}.50" in host_links()
+    await fourth.delete()
+    assert host_links() == sorted(["lo", PARENT])
+
+
+async def test_a_bridge_of_ours_is_somebody_elses_parent(
+    controller: Controller,
+) -> None:
+    bridge = await controller.create_network("bridge", options={"name": "br0"})
+    over = await controller.create_network("over", "macvlan", options={"parent": "br0"})
+    assert over.links == ()
+    async with controller.subscribe(DamageFound) as damages:
+        await bridge.delete()
+        damage = await anext(damages)
+    assert "link br0 is gone" in str(damage)
+    await over.delete()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from ipaddress import IPv4Address, ip_address
@@ -319,3 +320,57 @@ def in_use(world: World, address: str) -> bool:
         except OSError:
             return True
     return False
+
+
+def test_ports_that_cannot_be_had_are_tried_once_for_all_requests_alike() -> None:
+    tried: list[int] = []
+
+    def take(place: HostPort) -> None:
+        tried.append(place.port)
+        raise OSError(errno.EADDRINUSE, "")
+
+    groups = [group(container_port=port) for port in range(1, 51)]
+    groups += [group(100, 109, container_port=port) for port in range(51, 101)]
+    claim = Claim(
+        Registry(),
+        WEB,
+        take,
+        before=(),
+        holding=Holding(),
+        setting={RANGE: "40 59", RESERVED: ""}.__getitem__,
+    )
+    with pytest.raises(NoAvailablePort) as caught:
+        claim.take(groups)
+    claim.undo()
+    assert tried == [*range(40, 60), *range(100, 110)]
+    # and each of them is told of once
+    assert str(caught.value).count("every port") == 2
+
+
+def test_a_port_that_is_served_makes_no_room() -> None:
+    tried: list[HostPort] = []
+    registry = Registry()
+    place = HostPort(IPv4Address("0.0.0.0"), "tcp", 8080)
+    registry.ledger.add(place, WEB)
+    (binding,) = group(8080).bindings(8080)
+    claim = Claim(
+        registry, WEB, tried.append, before=[binding], holding=Holding(parks=False)
+    )
+    with pytest.raises(PortInUse, match="in use by endpoint 'web'"):
+        claim.take([group(8080, 0, "127.0.0.1"), group(8080)])
+    claim.undo()
+    assert tried == []
+    assert [owner for _, owner in registry.ledger.rivals(place)] == [WEB]
+
+
+@pytest.mark.parametrize("address", ["192.0.2.7", "2001:db8::7"])
+@pytest.mark.parametrize("proto", ["tcp", "udp"])
+def test_a_port_of_former_times_does_not_need_its_address(
+    web: Endpoint, address: str, proto: str
+) -> None:
+    wanted = group(8080, 0, address, proto=proto)
+    with pytest.raises(InvalidError, match="is not an address of this host"):
+        web.claim(wanted)
+    # as after a restart, before the host has got its addresses
+    assert web.claim(wanted, preferred=tuple(wanted.bindings(8080))) == [8080]
+    web.holding.release([HostPort(ip_address(address), proto, 8080)])  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from ipaddress import ip_address
 
 import anyio
@@ -13,7 +14,7 @@ from cnm.ports import datagrams
 from tests.integration.lab import BLOCKED_AFTER
 
 from .peer import Peer
-from .world import ONLY4, Publisher, World, descriptors, publisher
+from .world import ONLY4, Publisher, World, binding, descriptors, publisher
 
 LARGE = bytes(range(256)) * 256
 
@@ -159,3 +160,15 @@ async def test_a_client_that_wants_another_port_by_the_same_socket(
             assert data == b"2"
             eight.socket.sendto(b"3", peer)
             assert await client.receive() == b"3"
+
+
+async def test_to_be_stopped_before_it_begins_is_no_failure(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with publisher(world, enabled=False) as proxied:
+        assert proxied.proxy is not None
+        bound = replace(binding("127.0.0.1", 7, "10.9.0.2", 7), proto="udp")
+        proxied.proxy.serve(bound, world.bind("127.0.0.1", 7, "udp"))
+        proxied.proxy.stop(bound)
+        await anyio.wait_all_tasks_blocked()
+    assert caplog.records == []

@@ -116,6 +116,15 @@ def test_options() -> None:
     assert "did you mean 'mtu'? (known: icc, mode, mtu)" in str(caught.value)
 
 
+def test_a_field_that_is_no_option() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Plain:
+        mtu: int = 0
+
+    with pytest.raises(TypeError, match=r"Plain\.mtu is no option: expected a field"):
+        parse_options(Plain, {})
+
+
 # --- names ----------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from cnm.dns import forwarder as forwarder_module
 from cnm.dns.messages import (
     HEADER,
     Question,
+    addresses_of,
     answer,
     is_negative,
     lifetime,
@@ -120,6 +121,7 @@ def test_answers(case: tuple[Question, bytes], mutations: Mutations, age: int) -
     assert theirs.question[0].name == asked.section.name
     assert lifetime(theirs) >= 0
     assert is_negative(theirs) in (True, False)
+    assert len(addresses_of(theirs)) <= len(data)
     for limit in (asked.limit, 65535):
         wire = render(passed_on(asked, theirs, age), limit)
         assert len(wire) <= limit

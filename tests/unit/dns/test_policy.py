@@ -118,3 +118,21 @@ async def test_watching_is_not_in_the_way(caplog: pytest.LogCaptureFixture) -> N
         assert addresses(await resolve(box, wire())) == ["10.9.0.2"]
     assert "a watcher's bug" in caplog.text
     assert (box.counters.noerror, box.counters.servfail) == (1, 0)
+
+
+async def test_records_of_other_classes_are_no_addresses(elsewhere: Elsewhere) -> None:
+    async def odd(server: NameServer, question: Question) -> Message:
+        made = answer(question)
+        for kind in ("HS", "CLASS9"):
+            data = r"\# 4 c0000201"
+            made.answer.append(dns.rrset.from_text("x.", 60, kind, "A", data))
+        made.answer.append(dns.rrset.from_text("x.", 60, "IN", "A", "192.0.2.2"))
+        return made
+
+    elsewhere.script = odd
+    told: list[Answered] = []
+    box = resolver(View(), SERVER)
+    box.policy, box.observe = Policy(), told.append
+    assert addresses(await resolve(box, wire("x.")))[-1] == "192.0.2.2"
+    assert [str(it) for each in told for it in each.addresses] == ["192.0.2.2"]
+    assert box.policy.told == [("x", ("192.0.2.2",), 60)]
