@@ -74,9 +74,9 @@ async def request_network(
             ),
             Pool,
         )
-        _check_family(ipam, "pool.requested", pool.subnet, subnet.version)
         # releasing a pool releases the addresses in it
         rollback.push(ipam.handle, PoolReleased(network_id=network_id, pool_id=pool.id))
+        _check_family(ipam, "pool.requested", pool.subnet, subnet.version)
         # what was asked for comes before what is chosen
         gateway = subnet.gateway
         if gateway is not None:
@@ -208,11 +208,11 @@ async def request_address(
         except NoAvailableAddress:
             continue
         if found is not None:
-            _check_family(ipam, "address.requested", found, version)
             released = AddressReleased(
                 pool_id=data.pool_id, owner=owner, address=found.ip
             )
             rollback.push(ipam.handle, released)
+            _check_family(ipam, "address.requested", found, version)
         return found
     if pools:
         raise NoAvailableAddress(

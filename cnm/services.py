@@ -13,13 +13,7 @@ from .allocation import Surroundings
 from .bus import Bus
 from .directory import Directory
 from .dns import Names, name_servers
-from .errors import (
-    CNMError,
-    DriverError,
-    InvalidError,
-    KernelError,
-    SandboxNotFound,
-)
+from .errors import DriverError, InvalidError, KernelError, SandboxNotFound
 from .events import Capability, DriverEvent, DriverFailed, DriverLoaded, JoinInfo
 from .firewall import Firewall, admit
 from .journal import Journal
@@ -164,8 +158,7 @@ class Services:
     ) -> T:
         """Run a plan that a driver has returned, or that has one as a part.
 
-        :raises CNMError: what it raised, if it is one of cnm's
-        :raises DriverError: if it raised something else, or takes too long
+        :raises DriverError: if it takes too long
         """
         try:
             return await self.kernel.within(self.driver_timeout).run(plan)
@@ -174,10 +167,6 @@ class Services:
                 raise
             reason = f"its plan has not ended within {self.driver_timeout:g} s"
             raise DriverError(driver.name, event.name, reason) from exc
-        except CNMError:
-            raise
-        except Exception as exc:
-            raise DriverError(driver.name, event.name, exc) from exc
 
     async def answer(
         self,
