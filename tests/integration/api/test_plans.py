@@ -97,7 +97,7 @@ async def test_a_repair_goes_on(tmp_path: Path) -> None:
         mended = await running.repair()
         assert [it.mended for it in mended] == [False, False]
         assert {it.error for it in mended} == {
-            "driver 'planner' failed to handle endpoint.joined: 'plan'"
+            "driver 'planner' failed to handle endpoint.joined: KeyError('plan')"
         }
         planner.fail.clear()
         for endpoint in network.endpoints:
