@@ -161,8 +161,7 @@ class Endpoint:
     async def inspect(self) -> Mapping[str, JSON]:
         """Return what the driver knows of the endpoint (EndpointOperInfo)."""
         event = EndpointInspected(endpoint=self._info)
-        answer = self._services.answer
-        return await answer(self._driver, event, Mapping, NoneType) or {}
+        return await self._services.answer(self._driver, event, Mapping, NoneType) or {}
 
     async def join(self, sandbox: cnm.Sandbox) -> None:
         """Give the sandbox an interface on the network.
@@ -250,9 +249,7 @@ class Endpoint:
         """
         requests = port_requests(ports)
         if requests and not self.publishes:
-            raise ForbiddenError(
-                f"the driver {self._driver.name!r} does not publish ports"
-            )
+            raise ForbiddenError(f"driver {self._driver.name!r} does not publish ports")
         changes = await self._change_ports(lambda own: with_more(own, requests))
         return tuple(binding for change in changes for binding in change.new)
 
