@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from . import creation, diagnosis, garbage, inspection, repair
-from .errors import InvalidError
+from .errors import InvalidError, KernelError
 from .events import NetworkCreated, SandboxCreated
 from .network import Network
 from .reports import Difference
@@ -50,10 +50,18 @@ class Running:
             info, lifeline = await creation.create_sandbox(services, request)
             created = Sandbox(services, info, request)
             services.sandboxes.add(created)
-            if lifeline is not None:  # the process may have ended by now
-                services.lifelines.tie(info.id, lifeline)
+            if lifeline is not None:
+                await self._tie(created, lifeline)
         services.bus.publish(SandboxCreated(sandbox=created.info))
         return created
+
+    async def _tie(self, sandbox: Sandbox, lifeline: int) -> None:
+        """Have a sandbox end with its process, which may have ended by now."""
+        try:
+            self.services.lifelines.tie(sandbox.id, lifeline)
+        except KernelError:
+            await sandbox.delete()
+            raise
 
     async def diagnose(self) -> tuple[Finding, ...]:
         """Look for what keeps traffic from flowing."""

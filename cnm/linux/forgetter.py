@@ -127,7 +127,7 @@ class Forgetter:
         with self._flushing:
             with self._guard:
                 addresses = frozenset(self._addresses)
-                ports = [
+                ports: list[Port] = [
                     (proto, address, port)
                     for (proto, port), found in self._ports.items()
                     for address in found

@@ -40,9 +40,14 @@ class Lifelines:
 
         :param identity: what it is
         :param descriptor: a pidfd of the process, which is taken over
+        :raises KernelError: if the system watches too many (fs.epoll.max_user_watches)
         """
+        try:
+            self._epoll.register(descriptor, select.EPOLLIN)
+        except OSError as exc:
+            os.close(descriptor)
+            raise KernelError(exc.errno or errno.EIO, "watch a process") from exc
         self._ties[identity] = descriptor
-        self._epoll.register(descriptor, select.EPOLLIN)
 
     def untie(self, identity: str) -> None:
         """Tie it to nothing any more; no error if it is not."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from itertools import chain
 from socket import socket
-from typing import TypeAlias
+from typing import Protocol
 
 from ..errors import UnavailableError
 from ..linux import sysctl
@@ -22,9 +22,17 @@ from .sockets import hold_both
 
 _logger = logging.getLogger(__name__)
 
-#: Takes a port, and returns the socket that has it, if it needs one; with ``absent``,
-#: the host need not have the address.
-Take: TypeAlias = Callable[..., socket | None]
+
+class Take(Protocol):
+    """Takes a port."""
+
+    def __call__(self, place: HostPort, *, absent: bool = False) -> socket | None:
+        """Return the socket that has it, if it needs one.
+
+        :param absent: whether the host need not have the address
+        :raises OSError: if it cannot be taken
+        """
+        ...
 
 
 class Registry:
@@ -230,8 +238,8 @@ class Claim:
         for place in places:
             try:
                 # an address that has gone since it was published may come back
-                absent = {"absent": True} if place in self._former else {}
-                taken[place,] = held = self._take(place, **absent)
+                absent = place in self._former
+                taken[place,] = held = self._take(place, absent=absent)
             except OSError as exc:
                 refusals.refused(place, exc, len(self._new))
             else:

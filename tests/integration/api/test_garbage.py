@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Awaitable, Callable, Iterator
@@ -192,6 +193,23 @@ async def test_a_process_that_ends_while_its_sandbox_is_made(
         box = await controller.create_sandbox("box", bound_to=process.pid)
         assert box.name == "box"
         await gone(controller, "box")
+
+
+async def test_a_process_that_cannot_be_watched(
+    controller: Controller,
+    process: subprocess.Popen[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Full:
+        def register(self, descriptor: int, events: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(controller._services.lifelines, "_epoll", Full())
+        with pytest.raises(cnm.KernelError, match="watch a process"):
+            await controller.create_sandbox("box", bound_to=process.pid)
+    assert controller.sandboxes == ()
+    await controller.create_sandbox("box", bound_to=process.pid)
 
 
 async def test_a_process_that_ends_while_the_store_fails(

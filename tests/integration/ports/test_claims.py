@@ -325,7 +325,7 @@ def in_use(world: World, address: str) -> bool:
 def test_ports_that_cannot_be_had_are_tried_once_for_all_requests_alike() -> None:
     tried: list[int] = []
 
-    def take(place: HostPort) -> None:
+    def take(place: HostPort, *, absent: bool = False) -> None:
         tried.append(place.port)
         raise OSError(errno.EADDRINUSE, "")
 
@@ -353,9 +353,11 @@ def test_a_port_that_is_served_makes_no_room() -> None:
     place = HostPort(IPv4Address("0.0.0.0"), "tcp", 8080)
     registry.ledger.add(place, WEB)
     (binding,) = group(8080).bindings(8080)
-    claim = Claim(
-        registry, WEB, tried.append, before=[binding], holding=Holding(parks=False)
-    )
+
+    def take(place: HostPort, *, absent: bool = False) -> None:
+        tried.append(place)
+
+    claim = Claim(registry, WEB, take, before=[binding], holding=Holding(parks=False))
     with pytest.raises(PortInUse, match="in use by endpoint 'web'"):
         claim.take([group(8080, 0, "127.0.0.1"), group(8080)])
     claim.undo()
