@@ -173,16 +173,3 @@ async def test_a_sub_interface_is_shared_by_networks_of_one_driver_only(
     assert f"{PARENT}.50" in host_links()
     await fourth.delete()
     assert host_links() == sorted(["lo", PARENT])
-
-
-async def test_a_bridge_of_ours_is_somebody_elses_parent(
-    controller: Controller,
-) -> None:
-    bridge = await controller.create_network("bridge", options={"name": "br0"})
-    over = await controller.create_network("over", "macvlan", options={"parent": "br0"})
-    assert over.links == ()
-    async with controller.subscribe(DamageFound) as damages:
-        await bridge.delete()
-        damage = await anext(damages)
-    assert "link br0 is gone" in str(damage)
-    await over.delete()
