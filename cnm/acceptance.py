@@ -24,7 +24,20 @@ _NETWORKS = (IPv4Network, IPv6Network)
 _HIGHEST = 0x7FFFFFFF
 
 
-def problems(answer: object) -> tuple[str, ...]:
+def refusal(answer: object, kinds: tuple[type, ...], expected: str) -> str:
+    """Return why an answer cannot be used, ``""`` if it can.
+
+    :param kinds: what it may be
+    :param expected: how that is called
+    """
+    if isinstance(answer, kinds):
+        reason = "; ".join(_problems(answer))
+    else:
+        reason = f"not {expected}"
+    return reason and f"returned {shown(answer)}, {reason}"
+
+
+def _problems(answer: object) -> tuple[str, ...]:
     """Return what is wrong with the fields of an answer, one sentence each."""
     faults = Faults()
     plan = getattr(answer, "plan", None)

@@ -14,12 +14,11 @@ import anyio
 import anyio.to_thread
 import pluggy
 
-from .acceptance import check_indexes, problems
+from .acceptance import check_indexes, refusal
 from .answers import JoinInfo, LeaveInfo, PublishInfo
 from .errors import CNMError, DriverError, DriverLoadError, DriverNotFound, told
 from .events import DriverEvent, Event
 from .hookspecs import MANDATORY, PROJECT, IPAMDriver, NetworkDriver, Observer
-from .validation import shown
 from .workers import refuse_coroutine
 
 if TYPE_CHECKING:
@@ -177,13 +176,9 @@ class Driver:
             of no use
         """
         result: object = await self.handle(event)
-        reason = f"not a {kind.__name__}"
-        if isinstance(result, kind):
-            reason = "; ".join(problems(result))
-            if not reason:
-                return result
-        reason = f"returned {shown(result)}, {reason}"
-        raise DriverError(self.name, event.name, reason)
+        if reason := refusal(result, (kind,), f"a {kind.__name__}"):
+            raise DriverError(self.name, event.name, reason)
+        return cast("R", result)
 
 
 def _handler(

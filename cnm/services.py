@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import NoneType
 from typing import TYPE_CHECKING, TypeVar
 
-from .acceptance import problems
+from .acceptance import refusal
 from .allocation import Surroundings
 from .bus import Bus
 from .directory import Directory
@@ -182,15 +182,12 @@ class Services:
         :raises DriverError: also if it is something else, or of no use
         """
         result = await self.handle(driver, event)
-        reason = f"not {kinds[0].__name__}"
-        if isinstance(result, kinds):
-            reason = "; ".join(problems(result))
-            if not reason:
-                return result
+        reason = refusal(result, kinds, kinds[0].__name__)
+        if not reason:
+            return result
         async with Rollback() as rollback:
             if undo is not None:
                 rollback.push(undo)
-            reason = f"returned {shown(result)}, {reason}"
             error = DriverError(driver.name, event.name, reason)
             self.bus.publish(
                 DriverFailed(driver=driver.name, event=event, error=str(error))
