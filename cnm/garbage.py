@@ -5,51 +5,61 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from contextlib import aclosing
+from functools import partial
+from itertools import chain
+from typing import TypeAlias
 
 import anyio
 
+from .endpoint import Endpoint
 from .errors import CNMError, TeardownError
 from .sandbox import Sandbox
 from .services import Services
+from .turns import gather
 from .types import EndpointInfo, SandboxInfo
 
+_Removed: TypeAlias = SandboxInfo | EndpointInfo
 _logger = logging.getLogger(__name__)
 
 #: Seconds after which a removal that has failed is tried again.
 PAUSE = 5.0
 
 
-async def collect(
-    services: Services, live: Iterable[Sandbox]
-) -> tuple[SandboxInfo | EndpointInfo, ...]:
+async def collect(services: Services, live: Iterable[Sandbox]) -> tuple[_Removed, ...]:
     """Remove all sandboxes but some, and all endpoints that are in no sandbox.
 
     :return: what has been removed
     :raises TeardownError: if something failed on the way
     """
     keep = {sandbox.id for sandbox in live}
-    removed: list[SandboxInfo | EndpointInfo] = []
     failures: list[Exception] = []
-    endpoints = [it for network in services.networks for it in network.endpoints]
-    for sandbox in tuple(services.sandboxes):
-        if sandbox.id not in keep:
-            try:
-                await sandbox.delete()
-            except CNMError as exc:
-                failures.append(exc)
-            removed.append(sandbox.info)
-    for endpoint in endpoints:
-        # one that is busy is being joined
-        if endpoint.joined or endpoint.lock.locked():
-            continue
+
+    async def remove(sandbox: Sandbox) -> tuple[_Removed, ...]:
         try:
-            if await endpoint.collect():
-                removed.append(endpoint.info)
+            await sandbox.delete()
         except CNMError as exc:
             failures.append(exc)
+        return (sandbox.info,)
+
+    async def collect_stray(endpoint: Endpoint) -> tuple[_Removed, ...]:
+        # one that is busy is being joined
+        if endpoint.joined or endpoint.lock.locked():
+            return ()
+        try:
+            return (endpoint.info,) if await endpoint.collect() else ()
+        except CNMError as exc:
+            failures.append(exc)
+            return ()
+
+    endpoints = [it for network in services.networks for it in network.endpoints]
+    doomed = [it for it in services.sandboxes if it.id not in keep]
+    removed = [
+        *await gather(partial(remove, it) for it in doomed),
+        *await gather(partial(collect_stray, it) for it in endpoints),
+    ]
     if failures:
         raise TeardownError("removing what is not live", failures)
-    return tuple(removed)
+    return tuple(chain.from_iterable(removed))
 
 
 async def mourn(services: Services) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 
 from .endpoint import Endpoint
 from .errors import CNMError, KernelError, NetlinkError
@@ -33,6 +35,7 @@ from .reports import Difference
 from .sandbox import Sandbox
 from .services import Services
 from .sweeping import stray_links
+from .turns import gather
 from .types import EndpointInfo, IPAddress, IPInterface
 
 #: Groups of links that the reaper is about to delete.
@@ -189,8 +192,8 @@ async def check(services: Services) -> tuple[Difference, ...]:
         Difference(subject=f"table {services.firewall.table}", problem=problem)
         for problem in await services.kernel.run(services.firewall.check)
     ]
-    for network in services.networks:
-        differences += await check_network(services, network)
+    checks = [partial(check_network, services, it) for it in services.networks]
+    differences += chain.from_iterable(await gather(checks))
     idle = [it for it in services.sandboxes if not it.lock.locked()]
     wanted = [(sandbox, expected(services, sandbox)) for sandbox in idle]
     for sandbox, damage in await services.kernel.run(examine_all, wanted):
@@ -236,6 +239,7 @@ async def check_network(services: Services, network: Network) -> tuple[Differenc
 
     What is being removed meanwhile is passed over.
     """
+    await services.turns.take()
     info = network.info
     if network.fault:
         return (Difference(subject=info, problem=network.fault),)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from types import NoneType
 
 import anyio
@@ -22,6 +23,7 @@ from .plugins import Driver
 from .reports import Difference
 from .sandbox import Sandbox
 from .services import Services
+from .turns import gather
 from .types import NetworkState
 
 
@@ -29,16 +31,21 @@ async def remake(
     services: Services, damages: Iterable[tuple[Sandbox, Damage]], findings: Findings
 ) -> None:
     """Make interfaces again that are gone, when a controller starts."""
-    for sandbox, damage in damages:
+
+    async def rejoin(sandbox: Sandbox, damage: Damage) -> None:
         endpoint = _endpoint(sandbox, damage)
         if endpoint is None:
-            continue
+            return
+        await services.turns.take()
         try:
-            await joining.rejoin(services, endpoint, sandbox)
+            async with sandbox.lock:  # nobody but us yet
+                await joining.rejoin(services, endpoint, sandbox)
         except CNMError as exc:
             findings.add(endpoint.info, "detached", f"{damage.problem}: {exc}")
         else:
             findings.add(endpoint.info, "remade", damage.problem)
+
+    await gather(partial(rejoin, *each) for each in damages)
 
 
 async def repair(services: Services) -> tuple[Difference, ...]:
@@ -50,19 +57,47 @@ async def repair(services: Services) -> tuple[Difference, ...]:
     subject = f"table {services.firewall.table}"
     found = [Difference(subject=subject, problem=problem) for problem in problems]
     result = await _mend(found, partial(_mend_table, services))
-    broken: dict[str, str] = {}
-    for network in tuple(services.networks):
-        differences = await check_network(services, network)
-        outcome = await _mend(differences, partial(_mend_network, services, network))
-        if errors := [it.error for it in outcome if it.error]:
-            broken[network.id] = errors[0]
-        result += outcome
-    for sandbox in tuple(services.sandboxes):
-        result += await _repair_sandbox(services, sandbox, broken)
+    round_ = _Round(services)
+    jobs = [partial(round_.mend_network, it) for it in services.networks]
+    others = [partial(round_.mend_sandbox, it) for it in services.sandboxes]
+    result += chain.from_iterable(await gather([*jobs, *others]))
     for link in await inspection.strays(services):
         stray = Difference(subject=f"link {link.name}", problem="it belongs to nothing")
         result += await _mend([stray], partial(_delete, services, link))
     return tuple(result)
+
+
+class _Round:
+    """Looks after all networks, and all sandboxes, at the same time.
+
+    A sandbox waits for the networks that it is in: those of others, and whatever takes
+    long about them, are none of its business.
+    """
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._seen = {network.id: anyio.Event() for network in services.networks}
+        self._broken: dict[str, str] = {}
+
+    async def mend_network(self, network: Network) -> list[Difference]:
+        """Have a network's driver mend what is wrong with it."""
+        services = self._services
+        try:
+            found = await check_network(services, network)
+            outcome = await _mend(found, partial(_mend_network, services, network))
+            if errors := [it.error for it in outcome if it.error]:
+                self._broken[network.id] = errors[0]
+            return outcome
+        finally:
+            self._seen[network.id].set()
+
+    async def mend_sandbox(self, sandbox: Sandbox) -> list[Difference]:
+        """Mend a sandbox, but for endpoints of networks that cannot be mended yet."""
+        for endpoint in sandbox.endpoints:
+            if seen := self._seen.get(endpoint.network.id):
+                await seen.wait()
+        await self._services.turns.take()
+        return await _repair_sandbox(self._services, sandbox, self._broken)
 
 
 async def _delete(services: Services, link: Link) -> None:

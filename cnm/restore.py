@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import NoneType
 from typing import cast
 
@@ -46,6 +47,7 @@ from .sandbox import Sandbox
 from .services import Services
 from .store import Delete, Put, Record
 from .sweeping import sweep
+from .turns import gather
 from .types import (
     JSON,
     EndpointInfo,
@@ -54,6 +56,9 @@ from .types import (
     SandboxInfo,
 )
 
+#: Seconds that a network has to be restored before the next one is, which may be built
+#: on it: a driver that hangs does not keep the networks of others waiting.
+PATIENCE = 1.0
 _TAKEN_UP = ("kept", "remade")
 _logger = logging.getLogger(__name__)
 
@@ -147,10 +152,12 @@ async def _restore_networks(services: Services, findings: Findings) -> None:
     for record in endpoints:
         if services.sandboxes.get(joined_to(record.value)):
             joined.setdefault(str(record.value["network"]), []).append(record)
+    values = [it.value for it in _by_age(await services.store.scan(NETWORK))]
+    networks = [(it, joined.get(str(it["id"]), ())) for it in values]
+    jobs = [partial(_restore_network, services, *it, findings) for it in networks]
     known: dict[str, EndpointInfo] = {}
-    for record in _by_age(await services.store.scan(NETWORK)):
-        mine = joined.get(str(record.value["id"]), ())
-        known |= await _restore_network(services, record.value, mine, findings)
+    for mine in await gather(jobs, PATIENCE):
+        known |= mine
     for record in endpoints:
         await _restore_endpoint(services, record.value, known, findings)
 

@@ -1,19 +1,57 @@
-"""Fairness among operations that begin at the same moment."""
+"""Operations at the same time, and fairness among them."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import anyio
 import anyio.lowlevel
 
 from .errors import UnavailableError
 
+T = TypeVar("T")
+
 #: Operations that begin before the event loop has others run. Each keeps it for some
 #: 100 us before it waits for the first time.
 AT_ONCE = 8
+
+
+async def gather(
+    jobs: Iterable[Callable[[], Awaitable[T]]], patience: float = 0
+) -> list[T]:
+    """Do jobs at the same time; return what they return, in the order of the jobs.
+
+    One that takes long, or fails, keeps none of the others from being done.
+
+    :param patience: seconds that each of them has before the next begins
+    :raises Exception: what a job has raised, when all have ended; several together
+    """
+    results: dict[int, T] = {}
+    failures: list[Exception] = []
+
+    async def do(
+        position: int, job: Callable[[], Awaitable[T]], done: anyio.Event
+    ) -> None:
+        try:
+            results[position] = await job()
+        except Exception as exc:
+            failures.append(exc)
+        done.set()
+
+    async with anyio.create_task_group() as tasks:
+        for position, job in enumerate(jobs):
+            tasks.start_soon(do, position, job, done := anyio.Event())
+            if patience:
+                with anyio.move_on_after(patience):
+                    await done.wait()
+    if len(failures) > 1:
+        raise ExceptionGroup("done at the same time", failures)
+    if failures:
+        raise failures[0]
+    return [results[position] for position in sorted(results)]
 
 
 class Turns:

@@ -10,15 +10,13 @@ from __future__ import annotations
 import logging
 import math
 import queue
-import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from types import CoroutineType, ModuleType
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar, cast
+from types import CoroutineType
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 from weakref import WeakSet
 
 import anyio
@@ -26,14 +24,20 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from .errors import UnavailableError
+from .waiting import asyncio_module, loop_notifier, wait_regardless
 
 if TYPE_CHECKING:
     import asyncio
 
 C = TypeVar("C")
 T = TypeVar("T")
-_Notify: TypeAlias = Callable[[Callable[[], object]], object]
 _logger = logging.getLogger(__name__)
+
+#: Seconds after which others do not wait for work any more that may be given up: while
+#: it goes on, another thread stands in for the one that does it.
+STALL = 1.0
+#: Threads that may be stood in for.
+_MOST_STALLED = 32
 
 
 def refuse_coroutine(result: object) -> None:
@@ -81,6 +85,7 @@ class _Job(Generic[C, T]):
         self.thread: threading.Thread | None = None
         self.finished = False
         self.abandoned = False
+        self.stalled = False
         self._result: T
         self._error: BaseException | None = None
 
@@ -102,63 +107,6 @@ class _Job(Generic[C, T]):
             finally:
                 del self._error  # breaks the cycle error -> traceback -> job -> error
         return self._result
-
-
-def _loop_notifier() -> _Notify:
-    """Return what makes the running event loop call a function, from any thread."""
-    if trio := sys.modules.get("trio"):
-        try:
-            return cast("_Notify", trio.lowlevel.current_trio_token().run_sync_soon)
-        except RuntimeError:
-            _logger.debug("trio is imported, and does not run this task")
-    loop = _asyncio().get_running_loop()
-    return cast("_Notify", loop.call_soon_threadsafe)
-
-
-def _asyncio() -> ModuleType:
-    """Import asyncio, which takes a while, and is used with asyncio only."""
-    import asyncio
-
-    return asyncio
-
-
-def _interrupt() -> None:
-    signal.raise_signal(signal.SIGINT)
-
-
-def _interrupt_again() -> None:
-    """Have Ctrl-C be seen at the next checkpoint; outside of trio, at once."""
-    if trio := sys.modules.get("trio"):
-        trio.lowlevel.enable_ki_protection(_interrupt)()
-    else:
-        _interrupt()
-
-
-async def _wait_regardless(done: anyio.Event, timeout: float = math.inf) -> bool:
-    """Wait for an event; cancellation and Ctrl-C are put off until afterwards.
-
-    :param timeout: seconds after which it is not waited for any longer
-    :return: whether asyncio's own cancellation has been put off
-    """
-    put_off = interrupted = False
-    with anyio.move_on_after(timeout, shield=True) as scope:
-        while not done.is_set():
-            try:
-                await done.wait()
-            except anyio.get_cancelled_exc_class():
-                if scope.cancel_called:
-                    raise  # its own: the time is over
-                # Task.cancel(), asyncio.timeout() and Ctrl-C go through a shield
-                put_off = True
-            except KeyboardInterrupt:
-                # trio hands Ctrl-C to its main task, which may be in a shield
-                interrupted = True
-    if interrupted:
-        _interrupt_again()
-    if put_off and (task := _asyncio().current_task()):
-        task.uncancel()
-        task.cancel()
-    return put_off
 
 
 def _left(since: float, timeout: float) -> float:
@@ -195,10 +143,11 @@ class Workers(Generic[C]):
         self._threads: set[threading.Thread] = set()
         self._put_off: WeakSet[asyncio.Task[object]] = WeakSet()
         self._load = 0  # jobs that are not done
+        self._stalled = 0  # those among them whose threads are stood in for
         self._lock = threading.Lock()
         self._jobs: queue.SimpleQueue[_Job[C, object] | None] = queue.SimpleQueue()
         self._stopped: anyio.Event | None = None
-        self._notify = _loop_notifier()
+        self._notify = loop_notifier()
 
     async def run(
         self,
@@ -212,7 +161,8 @@ class Workers(Generic[C]):
         begun is done to its end, and its result is returned.
 
         :param timeout: seconds that the work may take once it has begun; after that
-            another thread takes the place of the one that does it
+            another thread takes the place of the one that does it. One stands in for it
+            before, so that others need not wait so long
         :param give_up: is asked when the time is over, counted from now on, whether
             nobody waits for the work any more. Its thread keeps its place then, and
             goes on when it can
@@ -224,14 +174,18 @@ class Workers(Generic[C]):
         done = anyio.Event()
         job = _Job(work, partial(self._notify, done.set))
         asked = self._submit(job)
-        put_off = await _wait_regardless(done, timeout)
+        can_stall = give_up is None and timeout < math.inf
+        pause = STALL if can_stall else math.inf
+        put_off = await wait_regardless(done, min(timeout, pause))
         while not done.is_set():
             # it may have had to wait for its turn
             left = _left(job.began if give_up is None else asked, timeout)
             if left <= 0 and self._abandon(job, give_up):
                 break
-            put_off |= await _wait_regardless(done, max(left, 0))
-        if put_off and (task := _asyncio().current_task()):
+            if can_stall:
+                self._stand_in(job)
+            put_off |= await wait_regardless(done, min(max(left, 0), pause))
+        if put_off and (task := asyncio_module().current_task()):
             self._put_off.add(task)
         if not done.is_set():
             raise Overdue(f"it has not ended within {timeout:g} s")
@@ -267,10 +221,10 @@ class Workers(Generic[C]):
         """
         if not self._put_off:
             return
-        task = _asyncio().current_task()
+        task = asyncio_module().current_task()
         if task is not None and task in self._put_off:
             self._put_off.discard(task)
-            await _asyncio().sleep(0)
+            await asyncio_module().sleep(0)
 
     def end(self) -> None:
         """Have the threads end when all jobs are done; nobody waits for that."""
@@ -284,7 +238,7 @@ class Workers(Generic[C]):
             self._stopped = anyio.Event()
         self.end()
         if threads:
-            await _wait_regardless(self._stopped)
+            await wait_regardless(self._stopped)
         with anyio.CancelScope(shield=True):
             for thread in threads:
                 # its context is closed: it is returning
@@ -292,11 +246,23 @@ class Workers(Generic[C]):
 
     def _start_thread(self) -> None:
         with self._lock:
-            if len(self._threads) >= min(self._load, self._limit):
+            needed = min(self._load - self._stalled, self._limit)
+            if len(self._threads) - self._stalled >= needed:
                 return
             thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
             self._threads.add(thread)
         thread.start()
+
+    def _stand_in(self, job: _Job[C, T]) -> None:
+        """Have another thread stand in for one that has been at a job for long."""
+        with self._lock:
+            if job.stalled or job.finished or self._stalled >= _MOST_STALLED:
+                return
+            if time.monotonic() - job.began < STALL:
+                return
+            job.stalled = True
+            self._stalled += 1
+        self._start_thread()
 
     def _abandon(self, job: _Job[C, T], give_up: Callable[[], bool] | None) -> bool:
         """Do without a job, and without the thread that does it, unless it is done."""
@@ -310,6 +276,7 @@ class Workers(Generic[C]):
                 return False
             self._threads.discard(job.thread)
             self._load -= 1
+            self._stalled -= job.stalled
             stopped, last = self._stopped, not self._threads
         _logger.critical("a thread of %s does not return: it is replaced", self._name)
         if stopped is None:
@@ -341,10 +308,14 @@ class Workers(Generic[C]):
                 return False
             job.finished = True
             self._load -= 1
+            self._stalled -= job.stalled
+            keeps = len(self._threads) - self._stalled <= self._limit
+            if not keeps:
+                self._threads.discard(threading.current_thread())
             awaited = not job.abandoned
         if awaited:
             job.tell()
-        return True
+        return keeps
 
     def _serve(self) -> None:
         replace = True
@@ -360,12 +331,22 @@ class Workers(Generic[C]):
             elif replace:
                 self._start_thread()
 
+    def _leaves_others(self) -> bool:
+        """Give up the thread's place, if there are others to do all jobs."""
+        with self._lock:
+            if len(self._threads) - self._stalled < 2:
+                return False
+            self._threads.discard(threading.current_thread())
+            return True
+
     def _work(self) -> bool:
         """Work until told to end; return whether another thread has to take over."""
         try:
             context = self._make()
         except BaseException as exc:
-            if job := self._jobs.get():
+            if self._leaves_others():
+                _logger.warning("there is no further thread of %s: %s", self._name, exc)
+            elif job := self._jobs.get():
                 job.fail(exc)
                 self._done(job)
             return False
@@ -378,7 +359,7 @@ class Workers(Generic[C]):
                 job.do(context)
                 _current.unhurried = None  # nor is it kept until the next one
                 if not self._done(job):
-                    return False  # it has been replaced
+                    return False  # another one has its place
                 del job
             _logger.critical("a thread of %s is lost", self._name)
             return True

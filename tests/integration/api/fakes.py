@@ -115,6 +115,7 @@ class Slow(FakeDriver):
     async def cnm_network_checked(
         self, event: NetworkChecked
     ) -> tuple[cnm.Difference, ...]:
+        await self.wait(event)
         if not self.sick:
             return ()
         return (cnm.Difference(subject=event.network, problem="it is sick"),)
