@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -43,7 +42,9 @@ def _problems(answer: object) -> tuple[str, ...]:
     plan = getattr(answer, "plan", None)
     if plan is not None and not callable(plan):
         faults.add(f"plan: expected a function, not {shown(plan)}")
-    if isinstance(answer, JoinInfo):
+    if isinstance(answer, Address):
+        _expect(faults, "interface", answer.interface, _INTERFACES)
+    elif isinstance(answer, JoinInfo):
         _check_join(faults, answer)
     elif isinstance(answer, NetworkState):
         faults.parse("interface_prefix", _prefix, answer.interface_prefix)
@@ -53,8 +54,6 @@ def _problems(answer: object) -> tuple[str, ...]:
         faults.parse("mac", _mac, answer.mac)
     elif isinstance(answer, Pool):
         _check_pool(faults, answer)
-    elif isinstance(answer, Address) and answer.interface is not None:
-        faults.parse("interface", partial(_a, _INTERFACES), answer.interface)
     if isinstance(answer, (Requirements, NetworkState, EndpointState)):
         faults.mapping("state", check.json, answer.state)
     return faults.problems
@@ -79,29 +78,31 @@ def _check_join(faults: Faults, answer: JoinInfo) -> None:
         faults.parse("interface", check.interface_name, answer.interface)
     elif answer.plan is None and not answer.no_interface:
         faults.add("interface, plan: expected one of them, or no_interface=True")
-    if answer.gateway is not None:
-        faults.parse("gateway", partial(_a, IPv4Address), answer.gateway)
-    if answer.gateway6 is not None:
-        faults.parse("gateway6", partial(_a, IPv6Address), answer.gateway6)
-    faults.each("routes", partial(_a, Route), answer.routes)
+    _expect(faults, "gateway", answer.gateway, (IPv4Address,))
+    _expect(faults, "gateway6", answer.gateway6, (IPv6Address,))
+    faults.each("routes", _route, answer.routes)
 
 
 def _check_pool(faults: Faults, answer: Pool) -> None:
     faults.parse("id", check.text, answer.id)
-    faults.parse("subnet", partial(_a, _NETWORKS), answer.subnet)
-    if answer.ip_range is not None:
-        faults.parse("ip_range", partial(_a, _NETWORKS), answer.ip_range)
-    if answer.gateway is not None:
-        faults.parse("gateway", partial(_a, _ADDRESSES), answer.gateway)
+    if answer.subnet is None:
+        faults.add("subnet: expected IPv4Network or IPv6Network, not None")
+    _expect(faults, "subnet", answer.subnet, _NETWORKS)
+    _expect(faults, "ip_range", answer.ip_range, _NETWORKS)
+    _expect(faults, "gateway", answer.gateway, _ADDRESSES)
 
 
-def _a(kind: type | tuple[type, ...], value: object) -> object:
-    """Check that a value is of a class; one with a prefix is no mere address."""
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    with_prefix = isinstance(value, _INTERFACES) and kinds != _INTERFACES
-    if not isinstance(value, kinds) or with_prefix:
+def _expect(faults: Faults, what: str, value: object, kinds: tuple[type, ...]) -> None:
+    """Check that a value is None, or of a class; with a prefix it is no address."""
+    with_prefix = isinstance(value, _INTERFACES) and kinds is not _INTERFACES
+    if value is not None and (with_prefix or not isinstance(value, kinds)):
         names = " or ".join(it.__name__ for it in kinds)
-        raise TypeError(f"expected {names}, not {shown(value)}")
+        faults.add(f"{what}: expected {names}, not {shown(value)}")
+
+
+def _route(value: object) -> Route:
+    if not isinstance(value, Route):
+        raise TypeError(f"expected Route, not {shown(value)}")
     return value
 
 

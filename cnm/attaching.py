@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from . import leaving
-from .dns import Preparation
+from .dns import Preparation, Situation
 from .events import EndpointJoined, JoinInfo
 from .gateways import Candidate
 from .interfaces import Interface, place
@@ -34,6 +34,7 @@ class Record:
     :param operation: what the plan is a part of, if there is an intent
     :ivar ports: what the plan publishes; None if all ports are settled after it
     :ivar changes: what becomes of ports
+    :ivar situation: what the names of the sandbox depend on from then on
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Record:
         self.attachment: Attachment
         self.ports: tuple[Publishing, ...] | None = None
         self.changes: tuple[Change, ...] = ()
+        self.situation: Situation | None = None
         self._endpoint = endpoint
         self._before = before
         self._operation = operation
@@ -122,7 +124,8 @@ async def attach(
     )
     await services.forgetter.settle(it.ip for it in interface.addresses)
     defaults, previous = sandbox.defaults_with(candidate)
-    files = services.names.prepare(sandbox.situation((info, candidate)))
+    record.situation = sandbox.situation((info, candidate))
+    files = services.names.prepare(record.situation)
     plan = partial(
         place,
         key=sandbox.key,

@@ -56,7 +56,10 @@ def _order(candidate: Candidate) -> tuple[int, bool, int, str, str]:
 
 def ranked(candidates: Iterable[Candidate]) -> list[Candidate]:
     """Return endpoints in the order in which they may provide default routes."""
-    return sorted(candidates, key=_order)
+    found = list(candidates)
+    if len(found) > 1:  # nearly always there is one
+        found.sort(key=_order)
+    return found
 
 
 def elect(candidates: Iterable[Candidate]) -> dict[int, Candidate]:

@@ -42,7 +42,7 @@ async def join(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> None
 
 def connection(services: Services, info: EndpointInfo, sandbox: Sandbox) -> Operation:
     """Return an operation for :func:`connect`, to begin before the endpoint is made."""
-    intent = _connecting(info, sandbox, "")
+    intent = _connecting(endpoint_record(info, None), sandbox, "")
     return services.journal.operation("endpoint.connect", info.id, intent)
 
 
@@ -61,7 +61,7 @@ async def connect(
     if isinstance(making, Operation):
         done = await _join(services, endpoint, sandbox, name, record, making)
     else:
-        intent = _connecting(endpoint.info, sandbox, name)
+        intent = _connecting(record, sandbox, name)
         operation = _operation(services, "endpoint.connect", endpoint, intent)
         async with operation:
             operation.absorb(making)
@@ -71,9 +71,8 @@ async def connect(
 
 
 def _connecting(
-    info: EndpointInfo, sandbox: Sandbox, interface: str
+    record: dict[str, JSON], sandbox: Sandbox, interface: str
 ) -> dict[str, JSON]:
-    record = endpoint_record(info, None)
     return {"endpoint": record, "sandbox": sandbox.id, "interface": interface}
 
 
@@ -143,6 +142,8 @@ def _attached(
     """Note that an endpoint has joined."""
     endpoint.attached(record.attachment)
     sandbox.attach(endpoint)
+    if record.situation is not None:
+        services.names.show(record.situation)
     services.names.enter(sandbox.info, endpoint.info)
 
 

@@ -280,7 +280,7 @@ async def _restore_endpoint(
         network.directory.add(endpoint)
     if attachment is not None and sandbox is not None:
         services.joins = max(services.joins, attachment.order)
-        sandbox.attach(endpoint, show=False)
+        sandbox.attach(endpoint)
 
 
 async def _restore_addresses(services: Services, info: EndpointInfo) -> str:

@@ -252,12 +252,10 @@ class Sandbox:
         joined += [more] if more is not None else []
         return naming.situation(self._services, self._info, self._request, joined)
 
-    def attach(self, endpoint: Endpoint, *, show: bool = True) -> None:
-        """Note that an endpoint has joined, and have its network's names be seen."""
+    def attach(self, endpoint: Endpoint) -> None:
+        """Note that an endpoint has joined."""
         mine = sorted([*self.endpoints, endpoint], key=lambda it: it.order)
         self._endpoints = {it.id: it for it in mine}
-        if show:
-            self._services.names.show(self.situation())
 
     def detach(self, endpoint: Endpoint) -> None:
         """Note that an endpoint has left."""
