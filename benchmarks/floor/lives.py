@@ -38,6 +38,10 @@ _OWN = b"/proc/thread-self/ns/net"
 _LOOPBACK = 1
 #: Stands for the namespace's file descriptor in what is packed before there is one.
 _UNKNOWN = 0x7EDCBA98
+_DEFAULTS = (
+    ("accept_ra", b"0"),
+    ("mldv2_unsolicited_report_interval", b"86400000"),
+)
 _HOSTS = b"127.0.0.1\tlocalhost\n" + b"::1\tlocalhost ip6-localhost\n" * 4
 _RESOLV_CONF = b"# Generated.\nnameserver 127.0.0.11\n" + b"# options\n" * 25
 _DIGEST = b"\nsha256:" + b"0" * 64
@@ -117,7 +121,8 @@ class Life(ABC):
         _libc.mount(_OWN, self.key.encode(), None, _BIND, None)
         self._route = Netlink()
         self._route.send(self._loopback)
-        write("/proc/sys/net/ipv6/conf/default/accept_ra", b"0")
+        for name, value in _DEFAULTS:
+            write(f"/proc/sys/net/ipv6/conf/default/{name}", value)
         self._netns = os.open(_OWN, os.O_RDONLY)
         _libc.setns(self.host.home, _NEWNET)
         if self._names:

@@ -66,7 +66,11 @@ def sandbox(found: dict[str, object]) -> None:
         for it in routes
     )
     conf = Path("/proc/sys/net/ipv6/conf/eth0")
-    for name in ("accept_ra", "addr_gen_mode"):
+    for name in (
+        "accept_ra",
+        "addr_gen_mode",
+        "mldv2_unsolicited_report_interval",
+    ):
         found[name] = (conf / name).read_text()
     for name in ("tcp", "udp", "tcp6", "udp6"):
         lines = Path(f"/proc/thread-self/net/{name}").read_text().splitlines()[1:]

@@ -287,6 +287,23 @@ async def test_sysctls_of_the_interface(controller: Controller) -> None:
     assert three.endpoints == ()
 
 
+async def test_a_bridge_is_not_flooded_twice(controller: Controller) -> None:
+    """An interface says once which groups it joins, not once more within a second."""
+    network = await controller.create_network("front", subnets=DUAL)
+    one = await controller.create_sandbox("one")
+    await network.connect(one)
+    # one for the interface, one for its addresses
+    while (reports := await _reports(one)) < 2:
+        await anyio.sleep(0.01)
+    await anyio.sleep(1.1)
+    assert await _reports(one) == reports == 2
+
+
+async def _reports(sandbox: cnm.Sandbox) -> int:
+    counters = (await sandbox.run(["cat", "/proc/net/snmp6"])).stdout.decode().split()
+    return int(counters[counters.index("Icmp6OutMLDv2Reports") + 1])
+
+
 async def test_mtu(controller: Controller) -> None:
     network = await controller.create_network(
         "front", options={"com.docker.network.driver.mtu": "1234"}
