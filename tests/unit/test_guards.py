@@ -20,7 +20,7 @@ ALL = [*CORE, *(path for driver in DRIVERS for path in sorted(driver.rglob("*.py
 
 #: The modules and packages of cnm, from the bottom; an import only goes down.
 LEVELS = (
-    ("types", "errors", "workers"),
+    ("types", "errors", "waiting", "workers"),
     ("validation", "reports", "rollback", "linux", "answers"),
     ("acceptance", "options", "firewall", "ports", "requests"),
     ("events", "hookspecs", "records", "gateways", "directory", "dns"),
