@@ -13,7 +13,7 @@ import anyio
 from . import allocation, attaching, inspection, joining, republishing
 from .endpoint import Endpoint
 from .errors import CNMError, NetworkNotFound
-from .events import NetworkRestored
+from .events import FirewallRebuilt, NetworkRestored
 from .findings import Findings
 from .inspection import Damage, check_network, examine_all, expected
 from .interfaces import reconfigure
@@ -121,7 +121,10 @@ async def _mend(
 
 
 async def _mend_table(services: Services) -> None:
-    await services.kernel.run(services.firewall.rebuild)
+    if await services.kernel.run(services.firewall.mend):
+        services.bus.publish(FirewallRebuilt(controller=services.name))
+    else:
+        await services.kernel.run(services.firewall.rebuild)
     await services.admit()
 
 

@@ -53,6 +53,26 @@ async def test_a_repair_that_fails_is_made_again() -> None:
             assert "br0" in host_links()
 
 
+async def test_who_repairs_the_table_says_that_it_is_back() -> None:
+    async with Controller() as controller:
+        # the one who watches does not come to it
+        nothing = patch.object(watching.Watcher, "_mend_firewall")
+        async with controller.subscribe(cnm.FirewallRebuilt) as events:
+            with nothing, anyio.fail_after(10):
+                _delete_table()
+                (found,) = await controller.repair()
+                assert (found.problem, found.mended) == ("it is gone", True)
+                await anext(events)
+        assert host_tables() == ["cnm"]
+
+
+def _delete_table() -> None:
+    with NetlinkSocket(NETLINK_NETFILTER) as nft:
+        batch = Batch("cnm")
+        batch.delete_table()
+        commit(nft, batch)
+
+
 @pytest.mark.parametrize("on_damage", ["repair", "report"])
 async def test_a_table_that_cannot_be_put_back_at_once(on_damage: Any) -> None:
     async with Controller(on_damage=on_damage) as controller:
@@ -60,9 +80,6 @@ async def test_a_table_that_cannot_be_put_back_at_once(on_damage: Any) -> None:
             failing = patch.object(Firewall, "mend", fails_once(Firewall.mend))
             async with controller.subscribe(cnm.FirewallRebuilt) as events:
                 with failing, anyio.fail_after(10):
-                    with NetlinkSocket(NETLINK_NETFILTER) as nft:
-                        batch = Batch("cnm")
-                        batch.delete_table()
-                        commit(nft, batch)
+                    _delete_table()
                     await anext(events)
             assert host_tables() == ["cnm"]
