@@ -7,16 +7,29 @@ import pstats
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from types import ModuleType
+from unittest.mock import patch
 
 import anyio
 
 import cnm
+from cnm import joining, naming, network
 
 from .figures import Figures
 from .lives import FIRST_PORT
 from .ways import Benchmark, Size, Way
 
 COUNT = 200
+#: Functions that take no system call, by the modules by way of which they are called.
+_FUNCTIONS: list[tuple[ModuleType, str]] = [
+    (network, "endpoint_request"),
+    (joining, "endpoint_record"),
+    (naming, "situation"),
+]
 #: How many functions are shown.
 MOST = 12
 #: Parts of the kernel's work, each by the functions that do it, callees included.
@@ -92,6 +105,36 @@ def _python(figures: Figures, size: Size) -> None:
         )
 
 
+def _caches(figures: Figures, size: Size) -> None:
+    """Time functions where they are used, over and over, and after a pause."""
+    last: dict[str, Callable[[], object]] = {}
+
+    def timed(what: str, call: Callable[[], object]) -> object:
+        started = time.perf_counter()
+        result = call()
+        figures.add(what, (time.perf_counter() - started) * 1e6, "us")
+        return result
+
+    def watched(name: str, function: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: object, **kwargs: object) -> object:
+            last[name] = partial(function, *args, **kwargs)
+            return timed(f"{name}: in a life", last[name])
+
+        return call
+
+    with ExitStack() as patches:
+        for module, name in _FUNCTIONS:
+            instead = watched(name, getattr(module, name))
+            patches.enter_context(patch.object(module, name, instead))
+        anyio.run(_live, size.of(COUNT))
+    for name, call in last.items():
+        for _ in range(size.of(COUNT)):
+            timed(f"{name}: over and over", call)
+        for _ in range(size.of(COUNT)):
+            time.sleep(0.002)
+            timed(f"{name}: after 2 ms of sleep", call)
+
+
 BENCHMARK = Benchmark(
     name="profile",
     title="Where the time of a sandbox with a published port goes, and of its end",
@@ -99,10 +142,12 @@ BENCHMARK = Benchmark(
     ways=[
         Way(name="perf", measure=_perf, programs=["perf"], install="linux-perf"),
         Way(name="cProfile", measure=_python),
+        Way(name="caches", measure=_caches),
     ],
     notes=[
         "perf: shares of the processor time of all threads; kernel: callees included",
         "cProfile: the event loop's thread, by sandbox; it waits in poll",
+        "caches: functions that take no system call",
     ],
 )
 
