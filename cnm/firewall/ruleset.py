@@ -203,17 +203,20 @@ def _add_entering(batch: Batch, fwmark: tuple[int, int] | None) -> None:
     for chain in (IN_DIRECT.chain, IN_ROUTED.chain):
         batch.add_rule(chain, ex.member(_PORT4, OPEN4), _ACCEPT)
         batch.add_rule(chain, ex.member(_PORT6, OPEN6), _ACCEPT)
+    # what goes back to the bridge that it came from has not left the network
+    batch.add_rule(DROP_INTERNAL.chain, ex.verdict_map(ex.INPUT + ex.OUTPUT, SAME))
     for chain in (*modes, DROP_ICC.chain, DROP_INTERNAL.chain):
         batch.add_rule(chain, _DROP)
 
 
 def _add_forwarding(batch: Batch) -> None:
     batch.add_rule(_FORWARD, ex.verdict(jump(USER)))
+    # A connection of somebody else's is established, whoever sends in his name.
+    batch.add_rule(_FORWARD, ex.verdict_map(ex.INPUT, LEAVING))
     batch.add_rule(_FORWARD, ex.established(), _ACCEPT)
     batch.add_rule(_FORWARD, ex.verdict_map(ex.INPUT + ex.SOURCE4, POLICY4))
     batch.add_rule(_FORWARD, ex.verdict_map(ex.INPUT + ex.SOURCE6, POLICY6))
     batch.add_rule(_FORWARD, ex.verdict_map(ex.INPUT + ex.OUTPUT, SAME))
-    batch.add_rule(_FORWARD, ex.verdict_map(ex.INPUT, LEAVING))
     direction = ex.NETWORK_PROTOCOL + ex.INPUT + ex.OUTPUT
     batch.add_rule(_FORWARD, ex.verdict_map(direction, TRUSTED))
     batch.add_rule(_FORWARD, _IPV4_ONLY, ex.verdict_map(ex.OUTPUT, ENTERING4))

@@ -6,9 +6,10 @@ With and without br_netfilter, which has the firewall see what stays on a bridge
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from ipaddress import ip_interface
+from contextlib import ExitStack, contextmanager, suppress
+from ipaddress import ip_address, ip_interface
 
 import pytest
 
@@ -39,7 +40,7 @@ from tests.integration.barriers import (
 )
 from tests.integration.firewall.intruder import Letterbox, send, send_spoofed
 from tests.integration.firewall.world import route_loopback
-from tests.integration.lab import Namespace, Servers, in_thread
+from tests.integration.lab import BLOCKED_AFTER, Namespace, Servers, in_thread
 
 from .reach import Probe, check, reach
 from .test_blocked import route_to_sandboxes
@@ -156,11 +157,12 @@ async def test_internal_networks(
             await check(
                 within, routes, leaving(host, "inner"), entering(host, "front", IN_NAT)
             )
-            shut_door = entering(host, "inner", DROP_INTERNAL)
+            # the answers would not get out
+            doors = entering(host, "inner", DROP_INTERNAL), leaving(host, "inner")
             # without routes, what is asked would arrive, and not be answered
-            await check(probes(neighbour, addresses(shut)), routes, shut_door)
+            await check(probes(neighbour, addresses(shut)), routes, *doors)
             # who asks is masqueraded: on the bridge
-            await check(probes(other, addresses(shut)), shut_door)
+            await check(probes(other, addresses(shut)), *doors)
 
 
 async def test_internal_networks_and_published_ports(
@@ -176,6 +178,60 @@ async def test_internal_networks_and_published_ports(
         async with serving(api):
             await check(near, leaving(host, "inner"))
             await check(far, no_way_out(inside, inner), leaving(host, "inner"))
+
+
+@contextmanager
+def datagrams(where: Namespace, at: str, port: int) -> Iterator[socket.socket]:
+    """Have a socket at an address in a namespace."""
+    family = socket.AF_INET6 if ":" in at else socket.AF_INET
+    with where.socket(family, socket.SOCK_DGRAM) as opened:
+        opened.settimeout(BLOCKED_AFTER)
+        opened.bind((at, port))
+        yield opened
+
+
+def received(by: socket.socket) -> bytes:
+    """Return the next datagram, or nothing if there is none."""
+    with suppress(TimeoutError):
+        return by.recv(10)
+    return b""
+
+
+@pytest.mark.parametrize("version", [4, 6])
+async def test_in_the_name_of_others_who_are_connected(
+    controller: cnm.Controller, host: Host, neighbour: Namespace, version: int
+) -> None:
+    """To send from an internal network what seems to belong to their connections."""
+    inner = await network(controller, "inner", internal=True)
+    front = await network(controller, "front", 10)
+    to, gateway = (
+        next(it for it in found if ip_address(it).version == version)
+        for found in ((OUTSIDE4, OUTSIDE6), map(str, inner.gateways))
+    )
+    with ExitStack() as stack:
+        made = await boxes(controller, stack, shut=inner, other=front)
+        (shut, inside), (other, there) = made
+        (known,) = (it for it in addresses(other) if ip_address(it).version == version)
+        stack.enter_context(without(no_way_out(inside, inner)))
+        # the gateway's MAC address is not found out under a false name
+        assert await reach(shut, gateway, 0, "icmp") == "echo"
+        eth0 = inside.run(lambda: socket.if_nametoindex("eth0"))
+        inside.add_addresses(eth0, known)
+        letters = stack.enter_context(datagrams(neighbour, to, 632))
+        honest = stack.enter_context(datagrams(there, known, 5000))
+        false = stack.enter_context(datagrams(inside, known, 5000))
+        honest.sendto(b"honest", (to, 632))
+        text, back = letters.recvfrom(10)
+        letters.sendto(b"answer", back)
+        assert (text, honest.recv(10)) == (b"honest", b"answer")
+
+        def get_out() -> bytes:
+            false.sendto(b"false", (to, 632))
+            return received(letters)
+
+        assert get_out() == b""
+        with without(leaving(host, "inner")):
+            assert get_out() == b"false"
 
 
 async def test_isolated_mode(controller: cnm.Controller, host: Host) -> None:

@@ -80,11 +80,11 @@ def test_the_administrators_chain_is_empty_and_comes_first(
 def test_forwarding(rules: dict[str, list[str]]) -> None:
     kind = b"bridge".ljust(16, b"\0").hex()
     assert rules["forward"][1:] == [
+        "iifname @leaving",
         "state bitwise neq:00000000 accept",
         "nfproto eq:02 iifname 12+4 @policy4",
         "nfproto eq:0a iifname 8+16 @policy6",
         "iifname oifname @same",
-        "iifname @leaving",
         "nfproto iifname oifname @trusted",
         "nfproto eq:02 oifname @entering4",
         "nfproto eq:0a oifname @entering6",
@@ -110,7 +110,8 @@ def test_forwarding(rules: dict[str, list[str]]) -> None:
         "nfproto eq:0a 24+16 l4proto 2+2 @open6 accept",
         "counter drop",
     ]
-    assert rules["drop_icc"] == rules["drop_internal"] == ["counter drop"]
+    assert rules["drop_icc"] == ["counter drop"]
+    assert rules["drop_internal"] == ["iifname oifname @same", "counter drop"]
 
 
 def test_marked_packets(rules: dict[str, list[str]]) -> None:
