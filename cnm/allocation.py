@@ -100,6 +100,20 @@ async def request_network(
     return tuple(data)
 
 
+def chosen(request: NetworkRequest, data: tuple[IPAMData, ...]) -> tuple[IPAMData, ...]:
+    """Return those of a network's subnets that nobody has asked for.
+
+    :param data: its subnets, in the order of the request
+    """
+    pairs = zip(request.subnets, data, strict=False)
+    return tuple(
+        found
+        for asked, found in pairs
+        # a driver without addresses gives all there are
+        if found.subnet.prefixlen and found.subnet != asked.subnet
+    )
+
+
 def _check_family(
     ipam: Driver, event: str, found: IPNetwork | IPInterface, version: int
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -22,6 +23,7 @@ from .events import (
 from .journal import Operation
 from .linux import SandboxSockets, Sockets, choose_id
 from .linux.lifelines import NO_PROCESS, Process, find_process
+from .overtaking import Overtaken, check_routes
 from .plugins import Driver
 from .records import (
     ENDPOINT,
@@ -40,6 +42,7 @@ from .types import (
     EndpointInfo,
     EndpointState,
     IPAMData,
+    IPNetwork,
     NetworkInfo,
     NetworkState,
     Requirements,
@@ -108,30 +111,45 @@ async def create_network(
         driver, NetworkRequested(network=asked), Requirements, NoneType
     )
     needs = needs or Requirements()
-    async with Rollback() as rollback:
-        data: tuple[IPAMData, ...] = ()
-        if needs.addresses:
-            around = await services.surroundings()
-            data = await allocation.request_network(
-                ipam, info.id, request, needs, around, rollback
-            )
-        info = replace(
-            info,
-            ipam_data=data,
-            ipv4=info.ipv4 and needs.addresses,
-            ipv6=info.ipv6 and needs.addresses,
-            internal=info.internal or needs.internal,
-            driver_state=frozen(needs.state),
-        )
-        info, state = await _tell_network_created(services, driver, info)
-    services.routes.disregard(*state.links)
-    return driver, info, state
+    info = replace(
+        info,
+        ipv4=info.ipv4 and needs.addresses,
+        ipv6=info.ipv6 and needs.addresses,
+        internal=info.internal or needs.internal,
+        driver_state=frozen(needs.state),
+    )
+    overtaken: tuple[IPNetwork, ...] = ()
+    while True:
+        try:
+            async with Rollback() as rollback:
+                data: tuple[IPAMData, ...] = ()
+                if needs.addresses:
+                    around = await services.surroundings()
+                    around = replace(around, exclude=(*around.exclude, *overtaken))
+                    data = await allocation.request_network(
+                        ipam, info.id, request, needs, around, rollback
+                    )
+                made = replace(info, ipam_data=data)
+                chosen = allocation.chosen(request, data)
+                made, state = await _tell_network_created(
+                    services, driver, made, chosen
+                )
+        except Overtaken as exc:
+            if exc.subnet in overtaken:
+                raise
+            overtaken += (exc.subnet,)
+        else:
+            services.routes.disregard(*state.links)
+            return driver, made, state
 
 
 async def _tell_network_created(
-    services: Services, driver: Driver, info: NetworkInfo
+    services: Services, driver: Driver, info: NetworkInfo, chosen: Sequence[IPAMData]
 ) -> tuple[NetworkInfo, NetworkState]:
-    """Have the driver and the store know a network that has its subnets."""
+    """Have the driver and the store know a network that has its subnets.
+
+    :param chosen: those of them that nobody has asked for
+    """
     intent = {"network": network_record(info, NetworkState())}
     journal = services.journal
     async with journal.operation("network.create", info.id, intent) as operation:
@@ -145,6 +163,8 @@ async def _tell_network_created(
         state = state or NetworkState()
         info = replace(info, driver_state=frozen(state.state))
         operation.push(services.handle, driver, NetworkDeleted(network=info))
+        if state.links and chosen:
+            await services.kernel.run(check_routes, state.links, chosen)
         await services.admit()
         record = network_record(info, state)
         await operation.commit(Put(NETWORK + info.id, record, durable=True))

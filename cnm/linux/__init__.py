@@ -66,6 +66,7 @@ from .routes import (
     add_route,
     delete_route,
     dump_routes,
+    get_route,
     parse_route,
 )
 from .sandboxes import SandboxSockets
@@ -119,6 +120,7 @@ __all__ = [
     "forget_addresses",
     "forget_ports",
     "get_link",
+    "get_route",
     "link_local_address",
     "namespaces",
     "original_destination",

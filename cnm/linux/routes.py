@@ -40,6 +40,7 @@ RTPROT_STATIC = 4
 
 _RT_SCOPE_NOWHERE = 255
 _RTM_F_CLONED = 0x200
+_RTM_F_FIB_MATCH = 0x2000
 _RTA_DST = 1
 _RTA_OIF = 4
 _RTA_GATEWAY = 5
@@ -148,6 +149,15 @@ def dump_routes(version: int) -> Request:
     family = AF_INET if version == 4 else AF_INET6
     body = ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
     return Request(RTM_GETROUTE, 0, body, f"list IPv{version} routes")
+
+
+def get_route(address: IPAddress) -> Request:
+    """Ask for the route that leads to an address; it is for :func:`parse_route`."""
+    family = AF_INET if address.version == 4 else AF_INET6
+    body = ROUTE.pack(
+        family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, _RTM_F_FIB_MATCH
+    ) + attribute(_RTA_DST, address.packed)
+    return Request(RTM_GETROUTE, 0, body, ("look for the route to", address))
 
 
 def _described(

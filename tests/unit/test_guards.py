@@ -26,7 +26,7 @@ LEVELS = (
     ("events", "hookspecs", "records", "gateways", "directory", "dns"),
     ("plugins", "bus", "store", "ipam", "parents"),
     ("absent", "findings"),
-    ("allocation", "interfaces", "journal", "settings", "turns"),
+    ("allocation", "interfaces", "journal", "overtaking", "settings", "turns"),
     ("sandbox_plans",),
     ("networks", "tenants"),
     ("services", "service_records", "claim"),
