@@ -55,6 +55,25 @@ def _networks(sockets: Sockets, services: Services) -> Iterator[Finding]:
                     problem=f"its link {link.name} is down",
                     advice=f"Switch it on: ip link set {link.name} up",
                 )
+            own = f"net.ipv6.conf.{link.name.replace('.', '/')}"
+            if _hears_routers(own):
+                yield Finding(
+                    severity="warning",
+                    subject=subject,
+                    problem=f"the host takes default routes from whoever is on its "
+                    f"link {link.name}: sandboxes, too",
+                    advice="If there is no router of yours: sysctl -w "
+                    f"{own}.accept_ra=0",
+                )
+
+
+def _hears_routers(own: str) -> bool:
+    """Tell whether a link of those settings is configured by router advertisements."""
+    if _setting(f"{own}.disable_ipv6") != "0":
+        return False
+    accepted = _setting(f"{own}.accept_ra")
+    # Documentation/networking/ip-sysctl.rst: a router ignores them, unless it is 2
+    return accepted == "2" or (accepted, _setting(f"{own}.forwarding")) == ("1", "0")
 
 
 def _sandboxes(services: Services) -> Iterator[Finding]:

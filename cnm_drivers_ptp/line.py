@@ -12,7 +12,6 @@ from cnm.driver import (
     IPAddress,
     IPInterface,
     IPNetwork,
-    KernelError,
     NetlinkError,
     NetworkInfo,
     Route,
@@ -117,7 +116,8 @@ class Line:
                 up=False,
             )
         )
-        _ignore_advertisements(self.name, placement.sockets.procfs.path())
+        proc = placement.sockets.procfs.path()
+        sysctl.ignore_router_advertisements(self.name, proc)
         route.call(*self._settings(index))
         self.firewall.update(placement.sockets, add=rules(self.name))
         return (index,)
@@ -223,12 +223,3 @@ def take_up(
             firewall.update(sockets, add=rules(link.name))
     for line in lines:
         line.mend(sockets, host)
-
-
-def _ignore_advertisements(name: str, proc: str) -> None:
-    """Keep what is in the sandbox from giving the host routes (CVE-2020-13401)."""
-    try:
-        sysctl.write(f"net.ipv6.conf.{name}.accept_ra", "0", proc)
-    except KernelError as exc:
-        if exc.errno != errno.ENOENT:  # a kernel without IPv6
-            raise

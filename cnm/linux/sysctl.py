@@ -38,6 +38,23 @@ def write(name: str, value: str, proc: str = "/proc") -> None:
         raise KernelError(exc.errno or errno.EIO, f"set {name} to {value}") from exc
 
 
+def ignore_router_advertisements(link: str, proc: str = "/proc") -> None:
+    """Have nobody who is on a link give the host routes or addresses (CVE-2020-13401).
+
+    A kernel without IPv6 does not anyway.
+
+    :param link: its name; ``"default"`` stands for links that are still to come
+    :param proc: path of the procfs
+    :raises KernelError: if the value is refused
+    """
+    own = link.replace(".", "/")
+    try:
+        write(f"net.ipv6.conf.{own}.accept_ra", "0", proc)
+    except KernelError as exc:
+        if exc.errno != errno.ENOENT:
+            raise
+
+
 def read(name: str, proc: str = "/proc") -> str:
     """Return a value, without the newline at its end.
 

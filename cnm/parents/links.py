@@ -21,6 +21,7 @@ from ..linux import (
     get_link,
     parse_link,
     set_link,
+    sysctl,
 )
 from ..types import IPAddress, IPInterface
 from .options import vlan_of
@@ -117,6 +118,7 @@ def _parent(sockets: Sockets, wanted: Wanted) -> Link:
             "another driver or controller"
         )
     if ours and not link.up:
+        sysctl.ignore_router_advertisements(link.name, sockets.procfs.path())
         sockets.route.call(set_link(link.index, up=True))
     return link
 
@@ -151,10 +153,13 @@ def _shim(
     if link is not None and link.alias != wanted.mark:
         raise ConflictError(f"link {wanted.shim} belongs to somebody else")
     index = link.index if link else choose_index()
-    requests = []
     if link is None:
-        requests.append(wanted.make_shim(wanted.shim, index, parent.index))
-    requests.append(set_link(index, alias=wanted.mark, up=True))
+        sockets.route.call(
+            wanted.make_shim(wanted.shim, index, parent.index),
+            set_link(index, alias=wanted.mark),
+        )
+    sysctl.ignore_router_advertisements(wanted.shim, sockets.procfs.path())
+    requests = [set_link(index, up=True)]
     requests += [add_address(index, alone(address)) for address in wanted.addresses]
     requests += [route_to(endpoint, index) for endpoint in endpoints]
     try:

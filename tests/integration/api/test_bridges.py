@@ -17,13 +17,17 @@ from cnm.linux import (
     choose_index,
     delete_link,
     dump_addresses,
+    dump_routes,
     get_link,
     parse_address,
     parse_link,
+    parse_route,
     set_link,
     sysctl,
 )
 
+from ..lab import Namespace, in_thread
+from .advertisements import Ear, advertise
 from .traffic import addresses, pair, serving, tcp
 
 SUBNETS = ["10.9.0.0/24", "fd00:9::/64"]
@@ -80,3 +84,33 @@ async def test_a_failure_leaves_it_as_it_was(
             "front", subnets=SUBNETS, options={"name": "mine", "mtu": 1300}
         )
     assert situation(index) == before
+
+
+async def test_it_may_hear_routers_but_that_is_told(
+    controller: Controller, index: int
+) -> None:
+    """It may have a router of its own; a sandbox may say that it is one."""
+    network = await controller.create_network(
+        "front", subnets=SUBNETS, options={"name": "mine"}
+    )
+    one = await controller.create_sandbox("one")
+    await network.connect(one)
+    (finding,) = await controller.diagnose()
+    assert finding.severity == "warning"
+    assert str(finding.subject) == "network 'front'"
+    assert "default routes from whoever is on its link mine" in finding.problem
+    with Namespace("one", one.key) as inside, NetlinkSocket() as route, Ear() as ear:
+
+        def advertised() -> bool:
+            advertise(inside)
+            ear.wait()
+            route.call(set_link(index, up=True))
+            routes = map(parse_route, route.dump(dump_routes(6)))
+            return any(it.destination.prefixlen == 0 for it in routes)
+
+        name, value = finding.advice.rpartition(" ")[2].split("=")
+        in_thread(lambda: sysctl.write(name, value))
+        assert not advertised()
+        assert await controller.diagnose() == ()
+        in_thread(lambda: sysctl.write(name, "1"))
+        assert advertised()

@@ -15,15 +15,19 @@ from cnm.lifecycle import remove_table
 from cnm.linux import (
     NetlinkSocket,
     delete_link,
+    dump_routes,
     get_link,
     parse_link,
+    parse_route,
     set_link,
+    sysctl,
 )
 from tests.features import needs
 
 from ...conftest import host_links
+from ..api.advertisements import Ear, advertise
 from ..api.traffic import addresses, blocked, pair, serving, tcp
-from ..lab import Namespace, ask
+from ..lab import Namespace, ask, in_thread
 from .conftest import HOST, MACHINE, PARENT, SUBNETS
 
 
@@ -225,6 +229,32 @@ async def test_the_host_takes_part(controller: Controller, lan: Namespace) -> No
         assert await from_host(endpoint)
     await network.delete(force=True)
     assert host_links() == sorted(["lo", PARENT])
+
+
+async def test_nobody_on_the_link_gives_the_host_routes(
+    controller: Controller, lan: Namespace
+) -> None:
+    network = await create(
+        controller,
+        options={"host_shim": True},
+        aux_addresses={"HostShimIPv6": "2001:db8:2::5", "host": HOST},
+    )
+    one = await controller.create_sandbox("one")
+    await network.connect(one)
+    shim = f"cs-{network.id[:12]}"
+    with Namespace("one", one.key) as inside, NetlinkSocket() as route, Ear() as ear:
+
+        def advertised() -> bool:
+            advertise(inside)
+            ear.wait()
+            # it has been dealt with, by the link's own work, when this is
+            route.call(set_link(name=shim, up=True))
+            routes = map(parse_route, route.dump(dump_routes(6)))
+            return any(it.destination.prefixlen == 0 for it in routes)
+
+        assert not advertised()
+        in_thread(lambda: sysctl.write(f"net.ipv6.conf.{shim}.accept_ra", "1"))
+        assert advertised()
 
 
 async def test_it_is_back_after_a_restart(tmp_path: Path, lan: Namespace) -> None:
