@@ -22,7 +22,7 @@ from .events import (
     SandboxDeleted,
 )
 from .findings import Findings
-from .firewall import adopt_forwarding
+from .firewall import Firewall, adopt_forwarding
 from .inspection import Damage, Expected, expected, missing
 from .linux import SandboxSockets, Sockets, namespaces
 from .linux.lifelines import NO_PROCESS, find_process
@@ -69,12 +69,12 @@ async def restore(services: Services) -> RestoreReport:
     What lives is left as it is, what is gone is made again if it can be, and what was
     interrupted is undone or completed. The nftables table is rebuilt in one
     transaction, when everything that belongs into it is known: traffic flows on
-    meanwhile.
+    meanwhile. If it is gone, there is one before anything else is there that it guards.
 
     :raises StoreError: if the store cannot be read
     """
     began, findings = time.monotonic(), Findings()
-    await services.kernel.run(adopt_forwarding, services.firewall)
+    guarded = await services.kernel.run(_guard, services.firewall)
     for record in _by_age(await services.store.scan(SANDBOX)):
         await _restore_sandbox(services, record.value, findings)
     await _restore_networks(services, findings)
@@ -86,10 +86,20 @@ async def restore(services: Services) -> RestoreReport:
     if gone:
         await services.journal.write(*gone)
     await repair.remake(services, damages, findings)
-    await services.kernel.run(services.firewall.rebuild)
+    firewall = services.firewall
+    await services.kernel.run(firewall.mend if guarded else firewall.rebuild)
     await services.admit()
     await services.kernel.run(sweep, services, findings)
     return RestoreReport(entries=findings.entries, seconds=time.monotonic() - began)
+
+
+def _guard(sockets: Sockets, firewall: Firewall) -> bool:
+    """Plan: make the table if it is not there, and return whether it was not."""
+    if firewall.exists(sockets):
+        adopt_forwarding(sockets, firewall)
+        return False
+    firewall.rebuild(sockets)
+    return True
 
 
 def events(report: RestoreReport) -> Iterator[Event]:

@@ -51,9 +51,9 @@ def take_up(
     else:
         known = replace(known, index=link.index)
         _mend(sockets, network, options, known, link)
+    firewall.update(sockets, add=wanted.elements())
     _plug_in(sockets, known, ports)
     forward(sockets, firewall, network, options)
-    firewall.update(sockets, add=wanted.elements())
     return known
 
 

@@ -43,7 +43,7 @@ def ignore_router_advertisements(link: str, proc: str = "/proc") -> None:
 
     A kernel without IPv6 does not anyway.
 
-    :param link: its name; ``"default"`` stands for links that are still to come
+    :param link: its name
     :param proc: path of the procfs
     :raises KernelError: if the value is refused
     """

@@ -5,7 +5,10 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -13,14 +16,38 @@ from anyio.abc import SocketStream
 
 import cnm
 from cnm import Controller, SQLiteStore
+from cnm.firewall import Element
+from cnm.firewall.ruleset import BRIDGES, CLOSED
 from cnm.ipam.default import DefaultIPAM
 from cnm.lifecycle import remove_table
-from cnm.linux import NetlinkSocket, delete_link, get_link, namespaces, parse_link
+from cnm.linux import (
+    NETLINK_NETFILTER,
+    NetlinkSocket,
+    Request,
+    delete_link,
+    get_link,
+    namespaces,
+    parse_link,
+    sysctl,
+)
+from cnm.linux.nftables import Batch, commit, list_elements, list_tables
+from cnm_drivers_bridge.port import Port
 
 from ...conftest import host_links, host_tables
-from ..lab import Namespace, Servers
+from ..lab import Namespace, Servers, in_thread
 from .conftest import HOST4, OUTSIDE4
 from .traffic import serving, tcp
+
+#: The settings by which a host forwards.
+FORWARDING = (
+    "net.ipv4.ip_forward",
+    "net.ipv6.conf.all.forwarding",
+    "net.ipv6.conf.all.force_forwarding",
+    "net.ipv6.conf.default.force_forwarding",
+)
+
+FRONT = Element(BRIDGES, ("front",))
+CLOSED4, CLOSED6 = Element(CLOSED, ("ipv4",)), Element(CLOSED, ("ipv6",))
 
 
 @pytest.fixture
@@ -182,6 +209,54 @@ async def test_a_bridge_that_is_gone_is_made_again(path: Path) -> None:
                 async with await anyio.connect_tcp("10.9.0.2", 80) as stream:
                     assert await stream.receive() == b"10.9.0.1"
             await box.delete()
+    await remove_all(path)
+
+
+def in_the_table(*wanted: Element) -> bool:
+    """Tell whether elements are in the controller's table."""
+    with NetlinkSocket(NETLINK_NETFILTER) as nft:
+        return "cnm" in list_tables(nft) and all(
+            any(map(it.same_key, list_elements(nft, "cnm", it.set.name)))
+            for it in wanted
+        )
+
+
+async def test_nothing_is_there_before_the_rules(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither forwarding nor ports of bridges, though the table was gone."""
+    async with Controller(store=SQLiteStore(path)) as controller:
+        network = await controller.create_network(
+            "front", subnets=["10.9.0.0/24", "fd00:9::/64"], options={"name": "front"}
+        )
+        await network.connect(await controller.create_sandbox("box"))
+    with NetlinkSocket() as route, NetlinkSocket(NETLINK_NETFILTER) as nft:
+        batch = Batch("cnm")
+        batch.delete_table()
+        commit(nft, batch)
+        route.call(delete_link(name="front"))
+    for name in FORWARDING:
+        with suppress(FileNotFoundError):
+            in_thread(partial(sysctl.write, name, "0"))
+    seen: dict[str, bool] = {}
+    write, settings = sysctl.write, Port.settings
+
+    def spy_on_forwarding(name: str, *rest: str) -> None:
+        if name in FORWARDING:
+            seen[name] = in_the_table(CLOSED4 if "ipv4" in name else CLOSED6)
+        write(name, *rest)
+
+    def spy_on_ports(port: Port, *args: Any, **kwargs: Any) -> list[Request]:
+        seen["port"] = in_the_table(FRONT)
+        return settings(port, *args, **kwargs)
+
+    monkeypatch.setattr(sysctl, "write", spy_on_forwarding)
+    monkeypatch.setattr(Port, "settings", spy_on_ports)
+    async with Controller(store=SQLiteStore(path)) as controller:
+        assert seen.keys() >= {"port", "net.ipv4.ip_forward"}
+        assert any("ipv6" in name for name in seen)
+        assert all(seen.values()), seen
+        assert await controller.check() == ()
     await remove_all(path)
 
 
