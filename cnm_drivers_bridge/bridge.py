@@ -20,6 +20,7 @@ from cnm.linux import (
     BRIDGE_GROUP,
     REAP_SINGLY_GROUP,
     Link,
+    Request,
     Sockets,
     add_address,
     add_bridge,
@@ -31,6 +32,7 @@ from cnm.linux import (
     link_local_address,
     parse_address,
     parse_link,
+    set_ipv4_configuration,
     set_link,
     sysctl,
 )
@@ -150,6 +152,7 @@ def make(
         own = [link_local_address(mac)] if has_ipv6 else []
         sockets.route.call(
             set_link(index, address_generation="none" if has_ipv6 else None),
+            *_only_from_here(index, network),
             set_link(index, up=True),
             *(add_address(index, address) for address in wanted + own),
         )
@@ -157,6 +160,15 @@ def make(
         sockets.route.call(delete_link(index))
         raise
     return Bridge(name=bridge.name, mark=bridge.mark, index=index, added=tuple(wanted))
+
+
+def _only_from_here(index: int, network: NetworkInfo) -> list[Request]:
+    """Have the host take from internal networks only what comes from their subnets.
+
+    Of an isolated network the host knows no subnet, and takes nothing. From other
+    networks sandboxes may send what is from another one that they are in.
+    """
+    return [set_ipv4_configuration(index, rp_filter=1)] if network.internal else []
 
 
 def _add(sockets: Sockets, bridge: Bridge, mac: str, mtu: int) -> int:

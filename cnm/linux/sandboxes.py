@@ -21,6 +21,9 @@ _LOOPBACK = 1
 #: What interfaces have that are made later: to set it for each of them would cost more
 #: than to make the namespace.
 _DEFAULTS = (
+    # nothing is forwarded from one of a sandbox's networks into another: a machine that
+    # forwards has all its namespaces do so
+    ("net.ipv4.ip_forward", "0"),
     # no interface hears router advertisements, unless somebody says so
     ("net.ipv6.conf.default.accept_ra", "0"),
     # Milliseconds: an interface tells routers twice of each group that it joins, in

@@ -184,9 +184,9 @@ async def test_costs(tmp_path: Path, system_calls: Faults) -> None:
 #: tell of routes depends on who comes first; and for writing).
 EXPECTED = {
     "create network": Cost(3, 7, 23, 2, 0, 29),
-    "create sandbox, connect and publish": Cost(2, 6, 19, 0, 4, 39),
+    "create sandbox, connect and publish": Cost(2, 6, 19, 0, 4, 41),
     "delete sandbox with port": Cost(1, 2, 8, 2, 0, 13),
-    "create sandbox and connect": Cost(2, 4, 13, 0, 4, 34),
+    "create sandbox and connect": Cost(2, 4, 13, 0, 4, 36),
     "publish": Cost(1, 1, 5, 2, 0, 4),
     "leave": Cost(2, 3, 10, 2, 0, 4),
     "delete sandbox": Cost(1, 2, 6, 2, 0, 14),

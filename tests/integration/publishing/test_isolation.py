@@ -9,7 +9,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
@@ -24,9 +24,9 @@ from cnm.firewall.ruleset import (
     LEAVING,
     SAME,
 )
-from cnm.linux import set_ipv4_configuration, sysctl
+from cnm.linux import add_route, namespaces, set_ipv4_configuration, sysctl
 from cnm.linux.nftables import Verdict
-from tests.integration.api.conftest import OUTSIDE4, OUTSIDE6
+from tests.integration.api.conftest import HOST4, OUTSIDE4, OUTSIDE6
 from tests.integration.api.traffic import serving
 from tests.integration.barriers import (
     Barrier,
@@ -40,9 +40,9 @@ from tests.integration.barriers import (
 )
 from tests.integration.firewall.intruder import Letterbox, send, send_spoofed
 from tests.integration.firewall.world import route_loopback
-from tests.integration.lab import BLOCKED_AFTER, Namespace, Servers, in_thread
+from tests.integration.lab import BLOCKED_AFTER, PATIENCE, Namespace, Servers, in_thread
 
-from .reach import Probe, check, reach
+from .reach import Probe, check, none_reached, reach, reach_all, unanswered
 from .test_blocked import route_to_sandboxes
 
 pytestmark = pytest.mark.usefixtures("filtered_bridges")
@@ -98,7 +98,7 @@ async def boxes(
 
 
 def addresses(sandbox: cnm.Sandbox) -> list[str]:
-    (endpoint,) = sandbox.endpoints
+    endpoint = sandbox.endpoints[0]
     return [str(it.ip) for it in (endpoint.address, endpoint.address6) if it]
 
 
@@ -181,17 +181,28 @@ async def test_internal_networks_and_published_ports(
 
 
 @contextmanager
+def any_source(host: Host, bridge: str) -> Iterator[None]:
+    """Have the kernel take from a bridge what comes from anywhere."""
+    index, name = host.index(bridge), f"net.ipv4.conf.{bridge}.rp_filter"
+    before = int(in_thread(lambda: sysctl.read(name)))
+    host.route.call(set_ipv4_configuration(index, rp_filter=0))
+    yield
+    host.route.call(set_ipv4_configuration(index, rp_filter=before))
+
+
+@contextmanager
 def datagrams(where: Namespace, at: str, port: int) -> Iterator[socket.socket]:
     """Have a socket at an address in a namespace."""
     family = socket.AF_INET6 if ":" in at else socket.AF_INET
     with where.socket(family, socket.SOCK_DGRAM) as opened:
-        opened.settimeout(BLOCKED_AFTER)
+        opened.settimeout(PATIENCE)
         opened.bind((at, port))
         yield opened
 
 
-def received(by: socket.socket) -> bytes:
+def received(by: socket.socket, patience: float = BLOCKED_AFTER) -> bytes:
     """Return the next datagram, or nothing if there is none."""
+    by.settimeout(patience)
     with suppress(TimeoutError):
         return by.recv(10)
     return b""
@@ -213,6 +224,7 @@ async def test_in_the_name_of_others_who_are_connected(
         (shut, inside), (other, there) = made
         (known,) = (it for it in addresses(other) if ip_address(it).version == version)
         stack.enter_context(without(no_way_out(inside, inner)))
+        stack.enter_context(any_source(host, "inner"))
         # the gateway's MAC address is not found out under a false name
         assert await reach(shut, gateway, 0, "icmp") == "echo"
         eth0 = inside.run(lambda: socket.if_nametoindex("eth0"))
@@ -225,13 +237,11 @@ async def test_in_the_name_of_others_who_are_connected(
         letters.sendto(b"answer", back)
         assert (text, honest.recv(10)) == (b"honest", b"answer")
 
-        def get_out() -> bytes:
-            false.sendto(b"false", (to, 632))
-            return received(letters)
-
-        assert get_out() == b""
+        false.sendto(b"false", (to, 632))
+        assert received(letters) == b""
         with without(leaving(host, "inner")):
-            assert get_out() == b"false"
+            false.sendto(b"false", (to, 632))
+            assert received(letters, PATIENCE) == b"false"
 
 
 async def test_isolated_mode(controller: cnm.Controller, host: Host) -> None:
@@ -248,6 +258,79 @@ async def test_isolated_mode(controller: cnm.Controller, host: Host) -> None:
         ]
         async with serving(one):
             await check(asked, gateway)
+
+
+async def test_from_an_isolated_network_to_the_host(
+    controller: cnm.Controller, host: Host, outside: Namespace
+) -> None:
+    """Whose other addresses the kernel would answer for, on every link."""
+    alone = await network(
+        controller, "alone", internal=True, gateway_mode_ipv4="isolated"
+    )
+    with ExitStack() as stack:
+        ((_, inside),) = await boxes(controller, stack, one=alone)
+        eth0 = inside.run(lambda: socket.if_nametoindex("eth0"))
+        inside.route.call(add_route(ip_network(HOST4), index=eth0))
+        letterbox = stack.enter_context(Letterbox(None))
+
+        def from_whom() -> str:
+            send(inside, HOST4)
+            return letterbox.source()
+
+        with any_source(host, "alone"):
+            assert from_whom() == "10.9.0.1"
+        assert from_whom() == ""
+
+
+async def test_from_an_internal_network_in_the_name_of_others(
+    controller: cnm.Controller, host: Host
+) -> None:
+    inner = await network(controller, "inner", internal=True)
+    with ExitStack() as stack:
+        ((_, inside),) = await boxes(controller, stack, one=inner)
+        letterbox = stack.enter_context(Letterbox(None))
+        # the gateway's MAC address is not found out under a false name
+        send(inside, "10.9.0.1")
+        assert letterbox.source() == "10.9.0.2"
+
+        def from_whom() -> str:
+            send_spoofed(inside, "10.10.0.2", "10.9.0.1")
+            return letterbox.source()
+
+        with any_source(host, "inner"):
+            assert from_whom() == "10.10.0.2"
+        assert from_whom() == ""
+
+
+@pytest.fixture
+def forwarding_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have new namespaces inherit what they do from a machine that forwards."""
+    unshare = namespaces.unshare
+
+    def inherit(flags: int) -> None:
+        unshare(flags)
+        sysctl.write("net.ipv4.ip_forward", "1")
+
+    monkeypatch.setattr(namespaces, "unshare", inherit)
+
+
+@pytest.mark.usefixtures("forwarding_machine")
+async def test_out_of_an_internal_network_by_way_of_who_is_in_another(
+    neighbour: Namespace,
+) -> None:
+    async with cnm.Controller(ready_namespaces=0) as controller:
+        inner = await network(controller, "inner", internal=True)
+        front = await network(controller, "front", 10)
+        with ExitStack() as stack:
+            made = await boxes(controller, stack, shut=inner, both=inner)
+            (shut, inside), (both, between) = made
+            await front.connect(both)
+            inside.route.call(
+                *(add_route(None, via=ip_address(it)) for it in addresses(both)[:1])
+            )
+            assert not await none_reached(probes(shut, [OUTSIDE4]))
+            between.sysctl("net.ipv4.ip_forward", "1")
+            assert not unanswered(await reach_all(probes(shut, [OUTSIDE4])))
 
 
 def isolated(host: Host, sandbox: cnm.Sandbox) -> Barrier:
