@@ -82,10 +82,15 @@ async def request_network(
         if gateway is not None:
             await _request_gateway(ipam, network_id, pool, gateway)
         for name, address in subnet.aux_addresses.items():
-            await _request(ipam, pool.id, aux_owner(network_id, name), address)
+            owner = aux_owner(network_id, name)
+            found = await _request(ipam, pool.id, owner, address)
+            _check_address(ipam, found, pool.subnet, address)
         if gateway is None:
             wanted = needs.gateway4 if subnet.version == 4 else needs.gateway6
             gateway = pool.gateway
+            if gateway is not None and gateway not in pool.subnet:
+                reason = f"returned gateway {gateway}, which is not in {pool.subnet}"
+                raise DriverError(ipam.name, "pool.requested", reason)
             if gateway is None and wanted:
                 gateway = await _request_gateway(ipam, network_id, pool, None)
         data.append(
@@ -123,6 +128,28 @@ def _check_family(
         )
 
 
+def _check_address(
+    ipam: Driver,
+    found: IPInterface | None,
+    subnet: IPNetwork,
+    asked: IPAddress | None,
+) -> None:
+    """Check that an address that a driver gives is one that can be used.
+
+    :param asked: the address that was asked for, or None for any
+    """
+    if found is None:
+        return
+    event = "address.requested"
+    _check_family(ipam, event, found, subnet.version)
+    if found.ip not in subnet:
+        reason = f"returned {found}, which is not in {subnet}"
+        raise DriverError(ipam.name, event, reason)
+    if asked is not None and found.ip != asked:
+        reason = f"returned {found}, and was asked for {asked}"
+        raise DriverError(ipam.name, event, reason)
+
+
 async def _request_gateway(
     ipam: Driver, network_id: str, pool: Pool, address: IPAddress | None
 ) -> IPAddress | None:
@@ -130,10 +157,8 @@ async def _request_gateway(
         pool_id=pool.id, owner=network_id, address=address, gateway=True
     )
     found = (await ipam.demand(event, Address)).interface
-    if found is None:
-        return None
-    _check_family(ipam, event.name, found, pool.subnet.version)
-    return found.ip
+    _check_address(ipam, found, pool.subnet, address)
+    return None if found is None else found.ip
 
 
 async def _request(
@@ -226,7 +251,7 @@ async def request_address(
                 pool_id=data.pool_id, owner=owner, address=found.ip
             )
             rollback.push(ipam.handle, released)
-            _check_family(ipam, "address.requested", found, version)
+            _check_address(ipam, found, data.subnet, address)
         return found
     if pools:
         raise NoAvailableAddress(

@@ -164,6 +164,11 @@ UNUSABLE_IPAM: list[tuple[object, str]] = [
     (Pool(id="p", subnet=NET, ip_range=5), "ip_range: expected IPv4Network or"),  # type: ignore[arg-type]
     (Pool(id="p", subnet=NET, gateway=ip_interface("10.9.0.1/24")), "gateway: expect"),
     (Pool(id="p", subnet=ip_network("fd00::/64")), "fd00::/64, which is not IPv4"),
+    (
+        Pool(id="p", subnet=NET, gateway=ip_address("10.8.0.1")),
+        "returned gateway 10.8.0.1, which is not in 10.9.0.0/24",
+    ),
+    (Address(interface=ip_interface("10.8.0.2/24")), "10.8.0.2/24, which is not in"),
     (Address(interface=ip_address("10.9.0.2")), "interface: expected IPv4Interface"),  # type: ignore[arg-type]
     (Address(interface=ip_interface("fd00::2/64")), "fd00::2/64, which is not IPv4"),
 ]
@@ -193,3 +198,28 @@ async def test_an_answer_of_an_ipam_driver_that_cannot_be_used(
                 "net", "fake", subnets=["10.9.0.0/24"], ipam="careless"
             )
             await network.create_endpoint("one")
+
+
+@pytest.mark.parametrize("what", ["gateway", "aux address", "endpoint"])
+async def test_an_ipam_driver_that_gives_what_was_not_asked_for(what: str) -> None:
+    class Stubborn(DefaultIPAM):
+        @hookimpl
+        async def cnm_address_requested(self, event: AddressRequested) -> Any:
+            given = await super().cnm_address_requested(event)
+            if event.address != ip_address("10.9.0.9"):
+                return given
+            return Address(interface=ip_interface("10.9.0.10/24"))
+
+    drivers = {"stubborn": Stubborn}
+    async with Controller(drivers={"fake": FakeDriver}, ipam_drivers=drivers) as box:
+        said = "returned 10.9.0.10/24, and was asked for 10.9.0.9"
+        with pytest.raises(cnm.DriverError, match=f"'stubborn' failed to .*{said}"):
+            network = await box.create_network(
+                "net",
+                "fake",
+                subnets=["10.9.0.0/24"],
+                ipam="stubborn",
+                gateways=["10.9.0.9"] if what == "gateway" else (),
+                aux_addresses={"a": "10.9.0.9"} if what == "aux address" else None,
+            )
+            await network.create_endpoint("one", address="10.9.0.9")
