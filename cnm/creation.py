@@ -118,29 +118,46 @@ async def create_network(
         internal=info.internal or needs.internal,
         driver_state=frozen(needs.state),
     )
-    overtaken: tuple[IPNetwork, ...] = ()
+    taken: tuple[IPNetwork, ...] = ()
     while True:
         try:
-            async with Rollback() as rollback:
-                data: tuple[IPAMData, ...] = ()
-                if needs.addresses:
-                    around = await services.surroundings()
-                    around = replace(around, exclude=(*around.exclude, *overtaken))
-                    data = await allocation.request_network(
-                        ipam, info.id, request, needs, around, rollback
-                    )
-                made = replace(info, ipam_data=data)
-                chosen = allocation.chosen(request, data)
-                made, state = await _tell_network_created(
-                    services, driver, made, chosen
-                )
+            made, state = await _make_network(
+                services, driver, ipam, info, request, needs, taken
+            )
         except Overtaken as exc:
-            if exc.subnet in overtaken:
+            if exc.subnet in taken:
                 raise
-            overtaken += (exc.subnet,)
+            taken += (exc.subnet,)
         else:
             services.routes.disregard(*state.links)
             return driver, made, state
+
+
+async def _make_network(
+    services: Services,
+    driver: Driver,
+    ipam: Driver,
+    info: NetworkInfo,
+    request: NetworkRequest,
+    needs: Requirements,
+    taken: Sequence[IPNetwork],
+) -> tuple[NetworkInfo, NetworkState]:
+    """Get a network its subnets, and have the driver and the store know it.
+
+    :param taken: subnets that are not to be chosen
+    :raises Overtaken: if somebody else was faster to take what has been chosen
+    """
+    async with Rollback() as rollback:
+        data: tuple[IPAMData, ...] = ()
+        if needs.addresses:
+            around = await services.surroundings()
+            around = replace(around, exclude=(*around.exclude, *taken))
+            data = await allocation.request_network(
+                ipam, info.id, request, needs, around, rollback
+            )
+        info = replace(info, ipam_data=data)
+        chosen = allocation.chosen(request, data)
+        return await _tell_network_created(services, driver, info, chosen)
 
 
 async def _tell_network_created(

@@ -39,8 +39,9 @@ _LOOPBACK = 1
 #: Stands for the namespace's file descriptor in what is packed before there is one.
 _UNKNOWN = 0x7EDCBA98
 _DEFAULTS = (
-    ("accept_ra", b"0"),
-    ("mldv2_unsolicited_report_interval", b"86400000"),
+    ("ipv4/ip_forward", b"0"),
+    ("ipv6/conf/default/accept_ra", b"0"),
+    ("ipv6/conf/default/mldv2_unsolicited_report_interval", b"86400000"),
 )
 _HOSTS = b"127.0.0.1\tlocalhost\n" + b"::1\tlocalhost ip6-localhost\n" * 4
 _RESOLV_CONF = b"# Generated.\nnameserver 127.0.0.11\n" + b"# options\n" * 25
@@ -122,7 +123,7 @@ class Life(ABC):
         self._route = Netlink()
         self._route.send(self._loopback)
         for name, value in _DEFAULTS:
-            write(f"/proc/sys/net/ipv6/conf/default/{name}", value)
+            write(f"/proc/sys/net/{name}", value)
         self._netns = os.open(_OWN, os.O_RDONLY)
         _libc.setns(self.host.home, _NEWNET)
         if self._names:
