@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from . import leaving
 from .dns import Preparation, Situation
-from .events import EndpointJoined, JoinInfo
+from .events import JoinInfo
 from .gateways import Candidate
 from .interfaces import Interface, place
 from .journal import Operation
@@ -139,7 +139,7 @@ async def attach(
     )
     async with Rollback() as rollback:
         rollback.push(_unname, services, sandbox, endpoint, files)
-        await services.run(endpoint.handler, EndpointJoined, plan)
+        await services.run(plan, join.plan, *(it.plan for it in record.ports or ()))
     services.names.adopt(files)
 
 

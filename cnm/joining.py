@@ -13,7 +13,7 @@ import anyio
 from . import leaving, publishing
 from .attaching import Record, arriving, attach
 from .errors import CNMError, ForbiddenError
-from .events import EndpointCreated, EndpointJoined, EndpointLeft, JoinInfo
+from .events import EndpointCreated, EndpointJoined, JoinInfo
 from .interfaces import remove_marked
 from .journal import Deed, Operation
 from .records import ENDPOINT, Attachment, endpoint_record
@@ -261,6 +261,6 @@ async def _forget(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> N
 async def _undo(services: Services, endpoint: Endpoint, joined: EndpointJoined) -> None:
     left = await leaving.tell_left(services, endpoint, joined.sandbox, joined.interface)
     if left is not None and left.plan is not None:
-        await services.run(endpoint.handler, EndpointLeft, left.plan)
+        await services.run(left.plan, left.plan)
         services.forgetter.addresses(left.forget)
     services.reaper.want(joined.sandbox.key)

@@ -24,7 +24,7 @@ LEVELS = (
     ("validation", "reports", "rollback", "linux", "answers"),
     ("acceptance", "options", "firewall", "ports", "requests"),
     ("events", "hookspecs", "records", "gateways", "directory", "dns"),
-    ("plugins", "bus", "store", "ipam", "parents"),
+    ("plans", "plugins", "bus", "store", "ipam", "parents"),
     ("absent", "findings"),
     ("allocation", "interfaces", "journal", "settings", "turns"),
     ("sandbox_plans",),
