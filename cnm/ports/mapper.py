@@ -71,7 +71,7 @@ class PortMapper:
         self._service: Service | None = None
         if firewall.enabled:
             routes = None if proxy is None else proxy.routes
-            self._translation = Translation(firewall, routes)
+            self._translation = Translation(firewall, routes, forgetter)
         elif proxy is not None:
             self._service = Service(kernel, proxy)
         self._has_ipv6: bool | None = None
