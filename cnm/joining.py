@@ -110,12 +110,12 @@ async def _join(
     answer = await services.answer(endpoint.handler, joined, JoinInfo, undo=undo)
     operation.push(undo)
     _check_company(sandbox, endpoint, answer)
-    candidate = arriving(endpoint.info, answer)
+    order = services.next_order()
+    candidate = arriving(endpoint.info, answer, order)
     mine = Member(endpoint=endpoint, info=endpoint.info, candidate=candidate)
     record = Record(endpoint, before, operation)
     if answer.no_interface:
         await operation.begin()
-        order = services.next_order()
         record.attachment = Attachment.without_interface(sandbox.id, order)
         joined = replace(joined, interface="")
     else:
@@ -194,13 +194,9 @@ async def rejoin(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> No
                 endpoint.handler, joined, JoinInfo, undo=undo
             )
             rollback.push(undo)
-            candidate = arriving(info, answer)
+            candidate = arriving(info, answer, before.order)
             record = Record(endpoint, endpoint_record(info, None))
-            await attach(
-                services,
-                *(sandbox, endpoint, candidate, name, answer, record),
-                order=before.order,
-            )
+            await attach(services, sandbox, endpoint, candidate, name, answer, record)
             await services.journal.write(*record.outcome())
     except BaseException:
         with anyio.CancelScope(shield=True):
