@@ -191,6 +191,11 @@ async def remove_network(
                 services, network.handler, network.info, force=force
             )
         await operation.finish(Delete(NETWORK + identity, durable=True))
+    if services.networks.carried_by(network):
+        services.reaper.want(singly=True)
+        with _noting(failures):
+            await services.reaper.reap()
+        services.damage.suspect()  # nobody tells us of what we remove ourselves
     with _noting(failures):
         await services.admit()
     return failures

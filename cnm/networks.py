@@ -46,6 +46,15 @@ class Networks(Directory["Network"]):
         """Return the networks that have a link, or cannot do without it."""
         return tuple(self._by_link.get(index, {}).values())
 
+    def carried_by(self, network: Network) -> tuple[Network, ...]:
+        """Return the networks that cannot do without the links of another one."""
+        return tuple(
+            other
+            for index in network.state.links
+            for other in self.at(index)
+            if index in other.state.parents
+        )
+
     def move(self, network: Network, state: NetworkState) -> None:
         """Find a network by the links of another state, from now on."""
         self._untie(network)

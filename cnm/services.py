@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from .acceptance import refusal
 from .allocation import Surroundings
 from .bus import Bus
+from .damage import Damage
 from .directory import Directory
 from .dns import Names, name_servers
 from .errors import DriverError, InvalidError, KernelError, SandboxNotFound
@@ -59,6 +60,7 @@ class Services:
     :ivar repairs: whether damage that is noticed is mended, rather than reported
     :ivar driver_timeout: seconds that a plan of a driver may take
     :ivar turns: who begins next
+    :ivar damage: whether something may be damaged
     :ivar joins: how many endpoints have been joined so far
     :ivar ephemeral: whether what it makes goes when it stops
     :ivar report: what was found when the controller started
@@ -94,6 +96,7 @@ class Services:
     sandboxes: Directory[Sandbox]
     tenants: Tenants
     turns: Turns = field(default_factory=Turns)
+    damage: Damage = field(default_factory=Damage)
     capabilities: dict[str, Capability] = field(default_factory=dict)
     joins: int = 0
     report: RestoreReport = field(default_factory=RestoreReport)

@@ -28,7 +28,7 @@ LEVELS = (
     ("absent", "findings"),
     ("allocation", "interfaces", "journal", "settings", "turns"),
     ("sandbox_plans",),
-    ("networks", "tenants"),
+    ("networks", "tenants", "damage"),
     ("services", "service_records", "claim"),
     ("naming",),
     ("roles",),

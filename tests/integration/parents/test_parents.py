@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 import anyio
@@ -63,6 +63,42 @@ async def test_a_parent_that_is_deleted_is_missed_at_once(lan: Namespace) -> Non
             found = (await anext(events)).differences
         assert found[0].problem == "link lan0 is gone"
         await network.delete(force=True)
+
+
+async def test_a_parent_that_goes_with_its_own_network() -> None:
+    options = {"com.docker.network.bridge.name": "br7"}
+    async with (
+        Controller(on_damage="report") as controller,
+        controller.subscribe(DamageFound) as events,
+    ):
+        carrier = await controller.create_network("carrier", options=options)
+        network = await create(controller, options={"parent": "br7"}, aux_addresses={})
+        boxes = await pair(controller, network)
+        await carrier.delete()
+        with anyio.fail_after(5):
+            found = (await anext(events)).differences
+        assert found[0].subject == network.info
+        assert found[0].problem == "link br7 is gone"
+        await controller.create_network("carrier", options=options)
+        await controller.repair()
+        assert await controller.check() == ()
+        for box in boxes:
+            await box.delete()
+        await network.delete()
+        await controller.network("carrier").delete()
+        with pytest.raises(cnm.InvalidError, match="there is no link 'br7'"):
+            await create(controller, options={"parent": "br7"}, aux_addresses={})
+
+
+async def test_what_is_carried_is_removed_before_what_carries_it() -> None:
+    options = {"com.docker.network.bridge.name": "br7"}
+    async with AsyncExitStack() as stack:
+        async with Controller(on_damage="report") as controller:
+            await controller.create_network("carrier", options=options)
+            await create(controller, options={"parent": "br7"}, aux_addresses={})
+            subscribed = controller.subscribe(cnm.NetworkDeleted)
+            events = await stack.enter_async_context(subscribed)
+        assert [it.network.name async for it in events] == ["lan", "carrier"]
 
 
 @contextmanager
