@@ -138,6 +138,11 @@ def _new_parent(sockets: Sockets, wanted: Wanted, index: int) -> Request:
             f"options: parent: there is no link {wanted.parent!r} on the host; a name "
             "like eth0.50 stands for VLAN 50 on eth0"
         )
+    if not 1 <= vlan[1] <= 4094:
+        raise InvalidError(
+            f"options: parent: there is no link {wanted.parent!r} on the host, and no "
+            f"VLAN: vlan id must be between 1-4094, received: {vlan[1]}"
+        )
     master = find(sockets, vlan[0])
     if master is None:
         raise InvalidError(

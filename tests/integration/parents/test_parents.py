@@ -101,6 +101,26 @@ async def test_what_is_carried_is_removed_before_what_carries_it() -> None:
         assert [it.network.name async for it in events] == ["lan", "carrier"]
 
 
+@pytest.mark.parametrize("name", ["lan0.0", "veth1.0", "veth1.4095", "veth1.50"])
+async def test_a_parent_whose_name_looks_like_that_of_a_vlan(
+    controller: Controller, lan: Namespace, name: str
+) -> None:
+    with NetlinkSocket() as route:
+        route.call(add_veth(name, "back"), set_link(name=name, up=True))
+        route.call(set_link(name="back", up=True))
+        try:
+            network = await create(
+                controller, options={"parent": name}, aux_addresses={}
+            )
+            one, two = await pair(controller, network)
+            async with serving(two):
+                assert await tcp(one, addresses(two, network)[0])
+            await network.delete(force=True)
+            assert name in host_links()
+        finally:
+            route.call(delete_link(name=name))
+
+
 @contextmanager
 def another_parent() -> Iterator[None]:
     """Have another link of the parent's name while the block lasts."""
