@@ -14,7 +14,7 @@ from . import leaving, publishing
 from .attaching import Record, arriving, attach
 from .errors import CNMError, ForbiddenError
 from .events import EndpointCreated, EndpointJoined, JoinInfo
-from .interfaces import remove_marked
+from .interfaces import is_home, remove_marked
 from .journal import Deed, Operation
 from .records import ENDPOINT, Attachment, endpoint_record
 from .roles import Change, Member
@@ -110,6 +110,8 @@ async def _join(
     answer = await services.answer(endpoint.handler, joined, JoinInfo, undo=undo)
     operation.push(undo)
     _check_company(sandbox, endpoint, answer)
+    if sandbox.adopted and not answer.no_interface:
+        await _check_namespace(services, sandbox, endpoint)
     order = services.next_order()
     candidate = arriving(endpoint.info, answer, order)
     mine = Member(endpoint=endpoint, info=endpoint.info, candidate=candidate)
@@ -170,6 +172,18 @@ def _check_company(sandbox: Sandbox, endpoint: Endpoint, answer: JoinInfo) -> No
                 f"{other.network.name!r} and {endpoint.network.name!r} at once: "
                 f"{alone.network.name!r} ({alone.network.driver}) wants it for itself"
             )
+
+
+async def _check_namespace(
+    services: Services, sandbox: Sandbox, endpoint: Endpoint
+) -> None:
+    """Keep interfaces and default routes of sandboxes out of the host's own network."""
+    if await services.kernel.run(is_home, sandbox.key):
+        raise ForbiddenError(
+            f"sandbox {sandbox.name!r} is in the host's own network: it cannot be "
+            f"connected to {endpoint.network.name!r} ({endpoint.network.driver}); "
+            "networks of driver 'host' are for such sandboxes"
+        )
 
 
 async def rejoin(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> None:
