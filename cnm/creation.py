@@ -124,7 +124,6 @@ async def create_network(
             driver_state=frozen(needs.state),
         )
         info, state = await _tell_network_created(services, driver, info)
-    services.routes.disregard(*state.links)
     return driver, info, state
 
 

@@ -195,7 +195,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Services:
         ipam_drivers=ipam_drivers,
         observers=observers,
         address_pools=pools,
-        networks=Networks(),
+        networks=Networks(routes),
         sandboxes=Directory[Sandbox](SandboxNotFound),
         tenants=Tenants(naming.key(directory, "", "host")),
     )
