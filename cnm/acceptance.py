@@ -13,7 +13,15 @@ from ipaddress import (
 
 from . import validation as check
 from .answers import JoinInfo
-from .types import Address, EndpointState, NetworkState, Pool, Requirements, Route
+from .types import (
+    Address,
+    EndpointState,
+    NetworkState,
+    Pool,
+    PortBinding,
+    Requirements,
+    Route,
+)
 from .validation import Faults, shown
 
 _ADDRESSES = (IPv4Address, IPv6Address)
@@ -71,6 +79,18 @@ def check_indexes(answer: object) -> None:
         raise TypeError(
             f"its plan returned {shown(answer)}: expected indexes of links, or None"
         )
+
+
+def check_bindings(answer: object) -> None:
+    """Check what a driver says is published.
+
+    :raises TypeError: if these are no bindings
+    """
+    others = [answer]
+    if isinstance(answer, tuple):
+        others = [it for it in answer if not isinstance(it, PortBinding)]
+    if others:
+        raise TypeError(f"returned {shown(others[0])} among its bindings")
 
 
 def _check_join(faults: Faults, answer: JoinInfo) -> None:

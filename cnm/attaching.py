@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from . import leaving
 from .dns import Preparation, Situation
-from .events import EndpointJoined, JoinInfo
+from .events import JoinInfo
 from .gateways import Candidate
 from .interfaces import Interface, place
 from .journal import Operation
@@ -91,7 +91,6 @@ async def attach(
     name: str,
     join: JoinInfo,
     record: Record,
-    order: int = 0,
 ) -> None:
     """Make an endpoint's interface in a sandbox, and configure it.
 
@@ -99,7 +98,6 @@ async def attach(
     :param name: name of the interface
     :param join: the driver's part
     :param record: is told how the endpoint has been attached
-    :param order: position of the joining, 0 for a new one
     """
     info = endpoint.info
     interface = Interface(
@@ -116,7 +114,7 @@ async def attach(
         sandbox=sandbox.id,
         interface=name,
         index=interface.index,
-        order=order or services.next_order(),
+        order=candidate.order,
         gateway=candidate.gateway,
         gateway6=candidate.gateway6,
         connected4=candidate.connected4,
@@ -139,7 +137,7 @@ async def attach(
     )
     async with Rollback() as rollback:
         rollback.push(_unname, services, sandbox, endpoint, files)
-        await services.run(endpoint.handler, EndpointJoined, plan)
+        await services.run(plan, join.plan, *(it.plan for it in record.ports or ()))
     services.names.adopt(files)
 
 
@@ -158,6 +156,7 @@ def candidate_of(info: EndpointInfo, attachment: Attachment | None) -> Candidate
         endpoint=info.id,
         network=info.network.name,
         index=attachment.index if attachment else 0,
+        order=attachment.order if attachment else 0,
         priority=info.gateway_priority,
         internal=info.network.internal,
         gateway=attachment.gateway if attachment else None,
@@ -167,14 +166,18 @@ def candidate_of(info: EndpointInfo, attachment: Attachment | None) -> Candidate
     )
 
 
-def arriving(info: EndpointInfo, join: JoinInfo) -> Candidate:
-    """Return an endpoint that joins as a candidate for the default routes."""
+def arriving(info: EndpointInfo, join: JoinInfo, order: int) -> Candidate:
+    """Return an endpoint that joins as a candidate for the default routes.
+
+    :param order: position of the joining
+    """
     if join.no_interface:
         return candidate_of(info, None)
     return Candidate(
         endpoint=info.id,
         network=info.network.name,
         index=0,
+        order=order,
         priority=info.gateway_priority,
         internal=info.network.internal,
         gateway=join.gateway if info.address else None,

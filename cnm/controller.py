@@ -309,7 +309,8 @@ class Controller(Upkeep, anyio.AsyncContextManagerMixin):
             ``"host-gateway"`` stands for the host as the sandbox sees it
         :param netns: None to make a network namespace; the path of one, the id of a
             process that is in one, or ``"host"`` for the controller's own, to adopt it.
-            An adopted namespace is left as it was found
+            An adopted namespace is left as it was found; the controller's own can be
+            in no other network than one of driver ``host``
         :param bound_to: id of a process with which the sandbox ends: it is deleted when
             the process has ended, also if that happens while no controller runs
         :raises InvalidError: with everything that is wrong with the parameters

@@ -129,7 +129,6 @@ async def create_network(
                 raise
             taken += (exc.subnet,)
         else:
-            services.routes.disregard(*state.links)
             return driver, made, state
 
 

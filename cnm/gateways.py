@@ -1,8 +1,9 @@
 """Choosing the endpoints that provide a sandbox's default routes.
 
 The order is libnetwork's (Endpoint.Less): higher priority first, networks that are not
-internal before internal ones, more gateways before fewer, then the network's name. Each
-family takes the first endpoint that has a gateway for it.
+internal before internal ones, more gateways before fewer, then the network's name. Of
+several endpoints of one network, the one comes first that has joined first. Each family
+takes the first endpoint that has a gateway for it.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ class Candidate:
     :ivar gateway: next hop of the IPv4 default route, or None
     :ivar connected4: an IPv4 default route needs no next hop
     :ivar index: index of the endpoint's link in the sandbox
+    :ivar order: position of the joining
     """
 
     endpoint: str
     network: str
     index: int
+    order: int
     priority: int = 0
     internal: bool = False
     gateway: IPAddress | None = None
@@ -43,14 +46,14 @@ class Candidate:
         return self.gateway if version == 4 else self.gateway6
 
 
-def _order(candidate: Candidate) -> tuple[int, bool, int, str, str]:
+def _order(candidate: Candidate) -> tuple[int, bool, int, str, int]:
     provided = candidate.provides(4) + candidate.provides(6)
     return (
         -candidate.priority,
         candidate.internal,
         -provided,
         candidate.network,
-        candidate.endpoint,
+        candidate.order,
     )
 
 

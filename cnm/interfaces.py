@@ -314,6 +314,12 @@ def is_there(key: str) -> bool:
     return True
 
 
+def is_home(sockets: Sockets, key: str) -> bool:
+    """Plan: tell whether a path leads to the controller's own network namespace."""
+    with sockets.sandbox(key) as sandbox:
+        return os.path.samestat(os.fstat(sandbox.netns), os.fstat(sockets.home))
+
+
 def remove_marked(sockets: Sockets, key: str, mark: str) -> None:
     """Plan: take the interfaces out of a sandbox that carry a mark."""
     with sockets.sandbox(key) as sandbox:

@@ -14,7 +14,7 @@ from typing import TypeAlias, cast
 from . import allocation, interfaces, leaving, naming, publishing, sandbox_plans
 from .dns import undo_redirection
 from .endpoint import Endpoint
-from .errors import CNMError, TeardownError
+from .errors import CNMError, TeardownError, told
 from .events import NetworkDeleted
 from .findings import Findings
 from .journal import INTENT, Deed
@@ -45,7 +45,7 @@ async def resolve(services: Services, findings: Findings) -> None:
             subject = await deal(services, record.value, findings)
         except CNMError as exc:
             what = f"{deed} of {str(record.value['object'])[:12]}"
-            findings.add(what, "failed", f"it was interrupted: {exc}")
+            findings.add(what, "failed", f"it was interrupted: {told(exc)}")
             continue
         if subject is not None:
             findings.add(subject, outcome, f"{deed} was interrupted")
@@ -143,7 +143,7 @@ async def _take_off(
     interface = str(value["interface"])
     undo = leaving.undo_join
     if failures := await undo(services, driver, endpoint, info, interface):
-        raise failures[0]
+        raise TeardownError(f"undoing the join of {endpoint.name!r}", failures)
     if sandbox is not None:
         mark = f"{services.mark}:{endpoint.id}"
         await services.kernel.run(interfaces.remove_marked, sandbox.key, mark)

@@ -13,8 +13,8 @@ import anyio
 from . import leaving, publishing
 from .attaching import Record, arriving, attach
 from .errors import CNMError, ForbiddenError
-from .events import EndpointCreated, EndpointJoined, EndpointLeft, JoinInfo
-from .interfaces import remove_marked
+from .events import EndpointCreated, EndpointJoined, JoinInfo
+from .interfaces import is_home, remove_marked
 from .journal import Deed, Operation
 from .records import ENDPOINT, Attachment, endpoint_record
 from .roles import Change, Member
@@ -110,12 +110,14 @@ async def _join(
     answer = await services.answer(endpoint.handler, joined, JoinInfo, undo=undo)
     operation.push(undo)
     _check_company(sandbox, endpoint, answer)
-    candidate = arriving(endpoint.info, answer)
+    if sandbox.adopted and not answer.no_interface:
+        await _check_namespace(services, sandbox, endpoint)
+    order = services.next_order()
+    candidate = arriving(endpoint.info, answer, order)
     mine = Member(endpoint=endpoint, info=endpoint.info, candidate=candidate)
     record = Record(endpoint, before, operation)
     if answer.no_interface:
         await operation.begin()
-        order = services.next_order()
         record.attachment = Attachment.without_interface(sandbox.id, order)
         joined = replace(joined, interface="")
     else:
@@ -172,6 +174,18 @@ def _check_company(sandbox: Sandbox, endpoint: Endpoint, answer: JoinInfo) -> No
             )
 
 
+async def _check_namespace(
+    services: Services, sandbox: Sandbox, endpoint: Endpoint
+) -> None:
+    """Keep interfaces and default routes of sandboxes out of the host's own network."""
+    if await services.kernel.run(is_home, sandbox.key):
+        raise ForbiddenError(
+            f"sandbox {sandbox.name!r} is in the host's own network: it cannot be "
+            f"connected to {endpoint.network.name!r} ({endpoint.network.driver}); "
+            "networks of driver 'host' are for such sandboxes"
+        )
+
+
 async def rejoin(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> None:
     """Make the interface of a joined endpoint again, which is gone from its sandbox.
 
@@ -194,13 +208,9 @@ async def rejoin(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> No
                 endpoint.handler, joined, JoinInfo, undo=undo
             )
             rollback.push(undo)
-            candidate = arriving(info, answer)
+            candidate = arriving(info, answer, before.order)
             record = Record(endpoint, endpoint_record(info, None))
-            await attach(
-                services,
-                *(sandbox, endpoint, candidate, name, answer, record),
-                order=before.order,
-            )
+            await attach(services, sandbox, endpoint, candidate, name, answer, record)
             await services.journal.write(*record.outcome())
     except BaseException:
         with anyio.CancelScope(shield=True):
@@ -261,6 +271,6 @@ async def _forget(services: Services, endpoint: Endpoint, sandbox: Sandbox) -> N
 async def _undo(services: Services, endpoint: Endpoint, joined: EndpointJoined) -> None:
     left = await leaving.tell_left(services, endpoint, joined.sandbox, joined.interface)
     if left is not None and left.plan is not None:
-        await services.run(endpoint.handler, EndpointLeft, left.plan)
+        await services.run(left.plan, left.plan)
         services.forgetter.addresses(left.forget)
     services.reaper.want(joined.sandbox.key)

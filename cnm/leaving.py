@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from . import allocation, interfaces, publishing, sandbox_plans
 from .dns import undo_redirection
-from .errors import EndpointNotFound, KernelError, StoreError
+from .errors import EndpointNotFound, StoreError
 from .events import (
     EndpointDeleted,
     EndpointLeft,
@@ -23,6 +22,7 @@ from .events import (
     SandboxDeleted,
 )
 from .journal import Operation
+from .linux import Sockets
 from .plugins import Driver
 from .publishing import Publishing
 from .records import ENDPOINT, NETWORK, SANDBOX, Attachment, endpoint_record
@@ -128,7 +128,7 @@ async def undo_join(
         with _noting(failures):
             answer = await services.handle(driver, event)
             if answer is not None and answer.plan is not None:
-                await services.run(driver, type(event), answer.plan)
+                await services.run(answer.plan, answer.plan)
             if isinstance(answer, PublishInfo) and answer.done is not None:
                 answer.done()
     return failures
@@ -146,7 +146,7 @@ async def take_out(
     plan = partial(
         interfaces.take_out, key=sandbox.key, index=index, left=left, finish=files.run
     )
-    await services.run(endpoint.handler, EndpointLeft, plan)
+    await services.run(plan, left and left.plan)
     services.names.adopt(files)
     services.reaper.want(sandbox.key)
     if left is not None:
@@ -191,6 +191,11 @@ async def remove_network(
                 services, network.handler, network.info, force=force
             )
         await operation.finish(Delete(NETWORK + identity, durable=True))
+    if services.networks.carried_by(network):
+        services.reaper.want(singly=True)
+        with _noting(failures):
+            await services.reaper.reap()
+        services.damage.suspect()  # nobody tells us of what we remove ourselves
     with _noting(failures):
         await services.admit()
     return failures
@@ -292,36 +297,37 @@ async def _take_down(
         services.names.leave(endpoint.info)
     redirected = services.names.redirects(sandbox.info)
     close = services.names.remove(sandbox.info)
-    run = services.kernel.within(services.driver_timeout).run
     plans = [close, *(ports.run for ports in published)]
-    steps: list[tuple[Callable[..., None], tuple[object, ...]]] = []
+    parts = [*(ports.plan for ports in published), *(it and it.plan for it in left)]
+    key = sandbox.key
+    steps: list[Callable[[Sockets], None]] = []
     if sandbox.adopted:
-        steps += [(plan, ()) for plan in plans]
+        steps += plans
     if sandbox.adopted and redirected:
-        steps.append((undo_redirection, (sandbox.key,)))
+        steps.append(partial(undo_redirection, key=key))
     if sandbox.adopted:
         for endpoint, info in zip(endpoints, left, strict=True):
             index = endpoint.attachment.index if endpoint.attachment else 0
-            steps.append((interfaces.take_out, (sandbox.key, index, info)))
+            out = partial(interfaces.take_out, key=key, index=index, left=info)
+            steps.append(out)
         left = ()
-    for plan, arguments in steps:
+    for step in steps:
         with _noting(failures):
-            await run(plan, *arguments)
+            await services.run(step, *parts)
     if sandbox.adopted:  # endpoints may have left a moment ago
         services.reaper.want(sandbox.key)
         with _noting(failures):
             await services.reaper.reap()
     async with services.tenants.going(sandbox.info) as key:
+        destroy = partial(sandbox_plans.destroy, key=key, directory=directory)
         try:
-            await run(sandbox_plans.destroy, key, plans, left, directory)
+            await services.run(partial(destroy, first=plans, left=left), *parts)
         except Exception as exc:
             failures.append(exc)
-            if isinstance(exc, KernelError) and exc.errno == errno.ETIMEDOUT:
+            if not isinstance(exc, ExceptionGroup):
                 # a driver's plan hangs; what is ours is removed all the same
                 with _noting(failures):
-                    await services.kernel.run(
-                        sandbox_plans.destroy, key, [close], (), directory
-                    )
+                    await services.kernel.run(partial(destroy, first=[close], left=()))
     services.reaper.forget(sandbox.key)
     if endpoints:
         services.reaper.want()

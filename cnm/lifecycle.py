@@ -195,7 +195,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Services:
         ipam_drivers=ipam_drivers,
         observers=observers,
         address_pools=pools,
-        networks=Networks(),
+        networks=Networks(routes),
         sandboxes=Directory[Sandbox](SandboxNotFound),
         tenants=Tenants(naming.key(directory, "", "host")),
     )
@@ -271,8 +271,10 @@ async def stop(services: Services) -> list[Exception]:
     with anyio.move_on_after(STOP_TIMEOUT):
         await services.turns.end()
     if services.ephemeral:
-        # configuration networks last: others depend on them
-        networks = sorted(services.networks, key=lambda n: n.info.config_only)
+        # others depend on configuration networks, and on those that have their parents
+        networks = sorted(
+            services.networks, key=lambda n: (n.info.config_only, not n.state.parents)
+        )
         removals = [sandbox.delete for sandbox in services.sandboxes]
         removals += [partial(network.delete, force=True) for network in networks]
         for remove in removals:

@@ -324,8 +324,6 @@ class Network:
         """Note what the driver wants remembered now; the caller has the lock."""
         info = replace(self._info, driver_state=frozen(state.state))
         await self._record(info, state)
-        self._services.routes.regard(*self._state.links)
-        self._services.routes.disregard(*state.links)
         self._services.networks.move(self, state)
         self._info, self._state = info, state
         for endpoint in self.endpoints:
@@ -363,7 +361,6 @@ class Network:
             self._services.networks.remove(self)
             self._services.names.drop(self._info)
             self._services.reaper.want(singly=True)
-            self._services.routes.regard(*self._state.links)
             self._services.bus.publish(NetworkDeleted(network=self._info))
         if failures:
             raise TeardownError(f"removing network {self.name!r}", failures)

@@ -6,7 +6,6 @@ import dis
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -14,18 +13,17 @@ import anyio
 import anyio.to_thread
 import pluggy
 
-from .acceptance import check_indexes, refusal
+from .acceptance import check_bindings, check_indexes, refusal
 from .answers import JoinInfo, LeaveInfo, PublishInfo
 from .errors import CNMError, DriverError, DriverLoadError, DriverNotFound, told
 from .events import DriverEvent, Event
 from .hookspecs import MANDATORY, PROJECT, IPAMDriver, NetworkDriver, Observer
-from .workers import refuse_coroutine
+from .plans import Plan, ends_more
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 R = TypeVar("R")
-T = TypeVar("T")
 
 #: Seconds that a handler may take, unless the controller is told otherwise.
 DRIVER_TIMEOUT = 60.0
@@ -136,7 +134,9 @@ class Driver:
                 return self._with_plan(event, await handler(event))
         except CNMError:
             raise
-        except Exception as exc:
+        except BaseException as exc:
+            if ends_more(exc, anyio.get_cancelled_exc_class()):
+                raise
             raise DriverError(self.name, event.name, exc) from exc
         reason = f"no answer after {self._timeout:g} s"
         raise DriverError(self.name, event.name, reason)
@@ -147,27 +147,9 @@ class Driver:
             return answer
         if not callable(answer.plan):
             return answer
-        places = isinstance(answer, JoinInfo)
-        plan: Any = partial(self._run, event.name, answer.plan, places=places)
+        inner: Callable[..., Any] = answer.plan
+        plan: Any = Plan(self.name, event, inner, _CHECKS.get(type(answer)))
         return replace(answer, plan=plan)
-
-    def _run(
-        self, event: str, plan: Callable[..., T], *arguments: object, places: bool
-    ) -> T:
-        """Plan: run a plan of the driver's.
-
-        :param places: whether it makes an interface
-        """
-        try:
-            result = plan(*arguments)
-            refuse_coroutine(result)
-            if places:
-                check_indexes(result)
-            return result
-        except CNMError:
-            raise
-        except Exception as exc:
-            raise DriverError(self.name, event, exc) from exc
 
     async def demand(self, event: DriverEvent[R], kind: type[R]) -> R:
         """Have the driver handle an event whose result is mandatory.
@@ -179,6 +161,12 @@ class Driver:
         if reason := refusal(result, (kind,), f"a {kind.__name__}"):
             raise DriverError(self.name, event.name, reason)
         return cast("R", result)
+
+
+#: What checks the results of plans, by the answers that they come with.
+_CHECKS: Mapping[type, Callable[[object], None]] = MappingProxyType(
+    {JoinInfo: check_indexes, PublishInfo: check_bindings}
+)
 
 
 def _handler(
@@ -327,7 +315,9 @@ class DriverRegistry:
     def _make(self, name: str, kind: type) -> object:
         try:
             return kind()
-        except Exception as exc:
+        except BaseException as exc:
+            if ends_more(exc):
+                raise
             self._refused[name] = f"driver {name!r}: {told(exc)}"
             raise DriverLoadError(self._refused[name]) from exc
 
@@ -343,7 +333,9 @@ class DriverRegistry:
                 f"driver {entry.name!r} of {entry.value}: it was not imported within "
                 f"{LOAD_TIMEOUT:g} s"
             ) from exc
-        except Exception as exc:
+        except BaseException as exc:
+            if ends_more(exc, anyio.get_cancelled_exc_class()):
+                raise
             reason = f"driver {entry.name!r} of {entry.value}: {told(exc)}"
             self._refused[entry.name] = reason
             raise DriverLoadError(reason) from exc

@@ -8,19 +8,14 @@ from dataclasses import replace
 from types import NoneType
 from typing import TYPE_CHECKING, cast
 
-from .errors import CNMError, DriverError
-from .events import (
-    DriverFailed,
-    EndpointPublished,
-    EndpointUnpublished,
-    PublishInfo,
-)
+from .acceptance import check_bindings
+from .errors import CNMError
+from .events import EndpointPublished, EndpointUnpublished, PublishInfo
 from .linux import Sockets
 from .roles import NOTHING, Change, Member, Role, change_of, due, published
 from .rollback import Rollback
 from .services import Services
 from .types import EndpointInfo, PortBinding, PortRequest, SandboxInfo
-from .validation import shown
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
@@ -54,18 +49,22 @@ class Publishing:
         if isinstance(answer, PublishInfo):
             self._info = answer
         else:
-            self.ports = self._checked(answer)
+            self.ports = answer
+
+    @property
+    def plan(self) -> object:
+        """The driver's plan, if it has one."""
+        return self._info and self._info.plan
 
     def run(self, sockets: Sockets) -> None:
         """Plan: do it, unless it is done."""
         if self._info is not None and self.ports is None:
-            self.ports = self._checked(self._info.plan(sockets))
+            self.ports = self._info.plan(sockets)
 
     async def do(self) -> tuple[PortBinding, ...]:
         """Do it in a trip of its own, if it is not done; return what is published."""
         if self.ports is None:
-            handler = self.endpoint.handler
-            await self._services.run(handler, type(self._event), self.run)
+            await self._services.run(self.run, self.plan)
         return self.done()
 
     def done(self) -> tuple[PortBinding, ...]:
@@ -79,9 +78,7 @@ class Publishing:
             except Exception as exc:
                 driver = self.endpoint.handler.name
                 _logger.exception("driver %r has not noted its ports", driver)
-                self._services.bus.publish(
-                    DriverFailed(driver=driver, event=self._event, error=str(exc))
-                )
+                self._services.failure(driver, self._event, exc)
         return cast("tuple[PortBinding, ...]", self.ports)
 
     def change(self, info: EndpointInfo) -> Change:
@@ -108,17 +105,6 @@ class Publishing:
                 await self._services.journal.write_or_postpone(change.record())
                 endpoint.note(change)
             raise
-
-    def _checked(self, ports: object) -> tuple[PortBinding, ...]:
-        """Return a driver's answer, if it is what it should be."""
-        wrong: object = ports
-        if isinstance(ports, tuple):
-            others = [it for it in ports if not isinstance(it, PortBinding)]
-            if not others:
-                return ports
-            wrong = others[0]
-        reason = f"returned {shown(wrong)} among its bindings"
-        raise DriverError(self.endpoint.handler.name, self._event.name, reason)
 
 
 async def settle(
@@ -217,6 +203,11 @@ async def tell(
         info = replace(info, ports=preferred)
     event = published(info, sandbox, role)
     answer = await services.answer(endpoint.handler, event, tuple, PublishInfo)
+    if isinstance(answer, tuple):
+        try:
+            check_bindings(answer)
+        except TypeError as exc:
+            raise services.failure(endpoint.handler.name, event, exc) from exc
     return Publishing(services, endpoint, role, event, answer)
 
 

@@ -10,11 +10,9 @@ from functools import partial
 from itertools import chain, groupby, islice, starmap
 from typing import TYPE_CHECKING
 
-from .errors import CNMError, DriverError, PortInUse
-from .events import EndpointPublished
+from .errors import CNMError, PortInUse
 from .findings import Findings
 from .linux import Sockets
-from .plugins import Driver
 from .publishing import Publishing, tell
 from .roles import NOTHING, Member, Role, change_of, roles
 from .services import Services
@@ -55,8 +53,8 @@ async def restore(
     while together := tuple(islice(due, _TOGETHER)):
         for each in together:
             await each.prepare(services)
-        for handler, some in groupby(together, lambda it: it.endpoint.handler):
-            await _publish_together(services, handler, tuple(some))
+        for _, some in groupby(together, lambda it: it.endpoint.handler):
+            await _publish_together(services, tuple(some))
         for each in together:
             await each.note(services, findings)
 
@@ -100,6 +98,11 @@ class _Restoring:
         publishing = self._publishing
         return not self.begun and publishing is not None and publishing.ports is None
 
+    @property
+    def plan(self) -> object:
+        """The driver's plan, if it has one."""
+        return self._publishing and self._publishing.plan
+
     def run(self, sockets: Sockets) -> None:
         """Plan: publish, and keep the error if that fails."""
         self.begun = True
@@ -131,9 +134,7 @@ class _Restoring:
         endpoint.note(change)
 
 
-async def _publish_together(
-    services: Services, driver: Driver, some: Sequence[_Restoring]
-) -> None:
+async def _publish_together(services: Services, some: Sequence[_Restoring]) -> None:
     """Publish by way of several endpoints of one driver in as few trips as possible."""
     # each plan has all of the time-out, or nearly; and a thread that comes back late
     # from one that hangs goes no further
@@ -141,12 +142,14 @@ async def _publish_together(
     while waiting := [it for it in some if it.waits]:
         try:
             await services.run(
-                driver, EndpointPublished, partial(_publish_some, waiting, seconds)
+                partial(_publish_some, waiting, seconds), *(it.plan for it in waiting)
             )
-        except DriverError as exc:
+        except CNMError as exc:
+            begun = [it for it in waiting if it.begun]
+            if not begun:
+                raise
             # the thread is at the last one still; the others are done, or wait
-            for hanging in [it for it in waiting if it.begun][-1:]:
-                hanging.error = exc
+            begun[-1].error = exc
 
 
 def _publish_some(

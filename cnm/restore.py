@@ -211,7 +211,6 @@ async def _restore_network(
         else:
             findings.add(info, "kept")
     fault = "; ".join(faults)
-    services.routes.disregard(*state.links)
     with services.networks.reserve(info.name):
         services.networks.add(Network(services, driver, info, state, fault=fault))
         services.names.serve(info)

@@ -11,10 +11,18 @@ from typing import TYPE_CHECKING, TypeVar
 from .acceptance import refusal
 from .allocation import Surroundings
 from .bus import Bus
+from .damage import Damage
 from .directory import Directory
 from .dns import Names, name_servers
 from .errors import DriverError, InvalidError, KernelError, SandboxNotFound
-from .events import Capability, DriverEvent, DriverFailed, DriverLoaded, JoinInfo
+from .events import (
+    Capability,
+    DriverEvent,
+    DriverFailed,
+    DriverLoaded,
+    Event,
+    JoinInfo,
+)
 from .firewall import Firewall, admit
 from .journal import Journal
 from .linux import HostRoutes, Kernel, Monitor, Sockets
@@ -24,6 +32,7 @@ from .linux.lifelines import Lifelines
 from .linux.reaper import Reaper
 from .linux.removals import Removals
 from .networks import Networks
+from .plans import Plan
 from .plugins import Driver, DriverRegistry
 from .reports import RestoreReport
 from .rollback import Rollback
@@ -51,6 +60,7 @@ class Services:
     :ivar repairs: whether damage that is noticed is mended, rather than reported
     :ivar driver_timeout: seconds that a plan of a driver may take
     :ivar turns: who begins next
+    :ivar damage: whether something may be damaged
     :ivar joins: how many endpoints have been joined so far
     :ivar ephemeral: whether what it makes goes when it stops
     :ivar report: what was found when the controller started
@@ -86,6 +96,7 @@ class Services:
     sandboxes: Directory[Sandbox]
     tenants: Tenants
     turns: Turns = field(default_factory=Turns)
+    damage: Damage = field(default_factory=Damage)
     capabilities: dict[str, Capability] = field(default_factory=dict)
     joins: int = 0
     report: RestoreReport = field(default_factory=RestoreReport)
@@ -145,28 +156,38 @@ class Services:
         try:
             return await driver.handle(event)
         except DriverError as exc:
-            self.bus.publish(
-                DriverFailed(driver=driver.name, event=event, error=str(exc))
-            )
+            self._tell_failed(driver.name, event, str(exc))
             raise
 
-    async def run(
-        self,
-        driver: Driver,
-        event: type[DriverEvent[R]],
-        plan: Callable[[Sockets], T],
-    ) -> T:
-        """Run a plan that a driver has returned, or that has one as a part.
+    async def run(self, plan: Callable[[Sockets], T], *parts: object) -> T:
+        """Run a plan that has plans of drivers in it; tell subscribers if these fail.
 
-        :raises DriverError: if it takes too long
+        :param parts: the plans that drivers have returned; None stands for none
+        :raises DriverError: if one of them takes too long
         """
+        plans = [it for it in parts if isinstance(it, Plan)]
         try:
             return await self.kernel.within(self.driver_timeout).run(plan)
         except KernelError as exc:
-            if exc.errno != errno.ETIMEDOUT:
+            running = [it for it in plans if it.running]
+            if exc.errno != errno.ETIMEDOUT or not running:
                 raise
             reason = f"its plan has not ended within {self.driver_timeout:g} s"
-            raise DriverError(driver.name, event.name, reason) from exc
+            raise self.failure(running[0].driver, running[0].event, reason) from exc
+        finally:
+            for each in plans:
+                if each.error:
+                    self._tell_failed(each.driver, each.event, each.error)
+                    each.error = ""
+
+    def failure(self, driver: str, event: Event, reason: object) -> DriverError:
+        """Return the error of a driver that has failed, and tell subscribers of it."""
+        error = DriverError(driver, event.name, reason)
+        self._tell_failed(driver, event, str(error))
+        return error
+
+    def _tell_failed(self, driver: str, event: Event, error: str) -> None:
+        self.bus.publish(DriverFailed(driver=driver, event=event, error=error))
 
     async def answer(
         self,
@@ -188,11 +209,7 @@ class Services:
         async with Rollback() as rollback:
             if undo is not None:
                 rollback.push(undo)
-            error = DriverError(driver.name, event.name, reason)
-            self.bus.publish(
-                DriverFailed(driver=driver.name, event=event, error=str(error))
-            )
-            raise error
+            raise self.failure(driver.name, event, reason)
 
     def announce(self, endpoint: EndpointInfo, join: JoinInfo) -> None:
         """Announce the addresses of an endpoint that has joined."""

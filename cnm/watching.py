@@ -42,7 +42,7 @@ class Watcher:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._damaged = anyio.Event()
+        self._damage = services.damage
         self._lacks_table = False
 
     async def watch(self) -> None:
@@ -53,14 +53,14 @@ class Watcher:
                     await self._notice(change)
                 except Exception:
                     _logger.exception("it cannot be told what %s means", change)
-                    self._damaged.set()
+                    self._damage.suspect()
 
     async def _notice(self, change: Change) -> None:
         if isinstance(change, LinkGone):
             self._link_gone(change)
         elif isinstance(change, LinkDown):
             if self._is_ours(change.alias):
-                self._damaged.set()
+                self._damage.suspect()
         elif isinstance(change, PortGone):
             await self._port_gone(change)
         elif isinstance(change, RouteGone):
@@ -71,14 +71,14 @@ class Watcher:
             self._lacks_table = True
             await self._mend_firewall()
             if isinstance(change, Overrun):
-                self._damaged.set()
+                self._damage.suspect()
 
     async def watch_namespaces(self) -> None:
         """Notice that somebody removes a sandbox's namespace, until cancelled."""
         async with aclosing(self._services.removals.watch()) as removals:
             async for name in removals:
                 if self._has_lost(name):
-                    self._damaged.set()
+                    self._damage.suspect()
 
     def _has_lost(self, name: str) -> bool:
         if not name or name == "default":  # several; or the host's, which many share
@@ -92,14 +92,14 @@ class Watcher:
     async def mend(self) -> None:
         """Deal with the damage that is noticed, until cancelled."""
         while True:
-            await self._damaged.wait()
+            await self._damage.wait()
             await anyio.sleep(SETTLE)
-            self._damaged = anyio.Event()
+            self._damage.clear()
             try:
                 await self._deal()
             except Exception:  # it is tried again
                 _logger.exception("damage cannot be dealt with")
-                self._damaged.set()
+                self._damage.suspect()
             await anyio.sleep(PAUSE)
 
     async def _deal(self) -> None:
@@ -133,7 +133,7 @@ class Watcher:
 
     def _link_gone(self, change: LinkGone) -> None:
         if self._is_parent(change.index):
-            self._damaged.set()
+            self._damage.suspect()
         if not self._is_ours(change.alias):
             return
         services, identity = self._services, change.alias.rpartition(":")[2]
@@ -141,25 +141,25 @@ class Watcher:
         services.bus.publish(
             LinkRemoved(controller=services.name, link=change.name, object_id=identity)
         )
-        self._damaged.set()
+        self._damage.suspect()
 
     async def _port_gone(self, change: PortGone) -> None:
         """Look whose port it was: bridges do not tell."""
         alias = await self._services.kernel.run(_alias, change.index)
         if self._is_ours(alias):
-            self._damaged.set()
+            self._damage.suspect()
 
     def _table_changed(self, change: TableChanged) -> None:
         """Look whether somebody else has deleted what is ours."""
         firewall = self._services.firewall
         if change.name == firewall.table and not firewall.has_changed_by(change.port):
-            self._damaged.set()
+            self._damage.suspect()
 
     def _route_gone(self, change: RouteGone) -> None:
         """Take a lost route for a bridge that is down, or has lost an address."""
         for network in self._services.networks.at(change.index):
             if change.index in network.links and not network.deleting:
-                self._damaged.set()
+                self._damage.suspect()
 
 
 def _alias(sockets: Sockets, index: int) -> str:

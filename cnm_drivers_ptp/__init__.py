@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from cnm.driver import (
     JSON,
     Capability,
+    ConflictError,
     Difference,
     DriverLoaded,
     EndpointCreated,
@@ -111,6 +112,14 @@ class PTPDriver(NetworkDriver):
     @hookimpl
     async def cnm_endpoint_joined(self, event: EndpointJoined) -> JoinInfo:
         """Say how the line is made, and that all goes to the gateway."""
+        network = event.endpoint.network
+        for other in event.others:
+            if other.network.id == network.id:
+                raise ConflictError(
+                    f"sandbox {event.sandbox.name!r} has endpoint {other.name!r} of "
+                    f"network {network.name!r} already: a point-to-point network has "
+                    "one line to each sandbox"
+                )
         line = self._line(event.endpoint)
         return JoinInfo(
             plan=line.plug,

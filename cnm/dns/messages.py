@@ -177,7 +177,8 @@ def own_answer(question: Question, found: Found, turn: int = 0) -> Message:
     rdatas = [*map(_address, addresses), *_rdatas(found)]
     _add(made.answer, question.section.name, rdatas)
     for target in found.services:
-        _add(made.additional, _name(target.host), list(map(_address, target.addresses)))
+        if name := _name(target.host):
+            _add(made.additional, name, list(map(_address, target.addresses)))
     return made
 
 
@@ -217,11 +218,13 @@ def _add(
 
 
 def _rdatas(found: Found) -> Iterator[dns.rdata.Rdata]:
-    for name in found.names:
-        yield _rdata(dns.rdatatype.PTR, _name(name).to_text())
+    for host in found.names:
+        if name := _name(host):
+            yield _rdata(dns.rdatatype.PTR, name.to_text())
     for it in found.services:
-        fields = it.priority, it.weight, it.port, _name(it.host)
-        yield _rdata(dns.rdatatype.SRV, " ".join(map(str, fields)))
+        if name := _name(it.host):
+            fields = it.priority, it.weight, it.port, name
+            yield _rdata(dns.rdatatype.SRV, " ".join(map(str, fields)))
     for text in found.texts:
         escaped = "".join(f"\\{byte:03}" for byte in text.encode())
         yield _rdata(dns.rdatatype.TXT, f'"{escaped}"')
@@ -237,8 +240,12 @@ def _address(address: IPAddress) -> dns.rdata.Rdata:
     return dns.rdata.from_wire(_IN, kind, packed, 0, len(packed))
 
 
-def _name(text: str) -> dns.name.Name:
-    return dns.name.from_text(text)
+def _name(text: str) -> dns.name.Name | None:
+    """Return a name; None for one that DNS cannot have, such as ``a..b``."""
+    try:
+        return dns.name.from_text(text)
+    except dns.exception.DNSException:
+        return None
 
 
 def render(message: Message, limit: int) -> bytes:

@@ -215,7 +215,12 @@ class DriverLoaded(DriverEvent[Capability | None]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DriverFailed(Event):
-    """A driver raised from a handler. For subscribers only."""
+    """A handler or a plan of a driver has failed. For subscribers only.
+
+    :ivar driver: the driver's name
+    :ivar event: what it has failed to handle
+    :ivar error: why
+    """
 
     name: ClassVar[str] = "driver.failed"
     driver: str

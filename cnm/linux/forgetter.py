@@ -72,10 +72,16 @@ class Forgetter:
         self._wanted.set()
 
     def ports(self, ports: Iterable[Port]) -> None:
-        """Forget what was sent to ports of the host, see :func:`forget_ports`."""
+        """Note that what was sent to ports is to be forgotten.
+
+        It may be called in any thread; :meth:`soon` has it be done.
+        """
         with self._guard:
             for proto, address, port in ports:
                 self._ports.setdefault((proto, port), set()).add(address)
+
+    def soon(self) -> None:
+        """Forget soon what has been noted."""
         self._wanted.set()
 
     async def settle(self, addresses: Iterable[IPAddress]) -> None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 from ..errors import ConflictError, InvalidError, NetlinkError
 from ..linux import (
+    REAP_GROUP,
+    REAP_SINGLY_GROUP,
     Link,
     Request,
     Sockets,
@@ -71,13 +73,14 @@ class Present:
 
 
 def find(sockets: Sockets, name: str) -> Link | None:
-    """Plan: return the link of a name, or None."""
+    """Plan: return the link of a name; None if there is none, or not for long."""
     try:
-        return parse_link(sockets.route.call(get_link(name=name))[0])
+        link = parse_link(sockets.route.call(get_link(name=name))[0])
     except NetlinkError as exc:
         if exc.errno != errno.ENODEV:
             raise
         return None
+    return link if link.group not in (REAP_GROUP, REAP_SINGLY_GROUP) else None
 
 
 def take_up(
@@ -136,6 +139,11 @@ def _new_parent(sockets: Sockets, wanted: Wanted, index: int) -> Request:
         raise InvalidError(
             f"options: parent: there is no link {wanted.parent!r} on the host; a name "
             "like eth0.50 stands for VLAN 50 on eth0"
+        )
+    if not 1 <= vlan[1] <= 4094:
+        raise InvalidError(
+            f"options: parent: there is no link {wanted.parent!r} on the host, and no "
+            f"VLAN: vlan id must be between 1-4094, received: {vlan[1]}"
         )
     master = find(sockets, vlan[0])
     if master is None:

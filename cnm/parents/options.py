@@ -18,14 +18,14 @@ def _parent(value: JSON) -> str:
     name = parse.interface(value)
     if name == "lo":
         raise ValueError("the loopback leads nowhere: expected another link")
-    vlan = vlan_of(name)
-    if vlan is not None and not 1 <= vlan[1] <= 4094:
-        raise ValueError(f"vlan id must be between 1-4094, received: {vlan[1]}")
     return name
 
 
 def vlan_of(name: str) -> tuple[str, int] | None:
-    """Return what ``eth0.50`` stands for: a link, and the id of a VLAN on it."""
+    """Return what ``eth0.50`` stands for: a link, and the id of a VLAN on it.
+
+    It does so if there is no link of that name; ids begin with 1, and end with 4094.
+    """
     found = _SUBINTERFACE.fullmatch(name)
     return (found["master"], int(found["vlan"])) if found else None
 

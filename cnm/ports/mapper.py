@@ -71,7 +71,7 @@ class PortMapper:
         self._service: Service | None = None
         if firewall.enabled:
             routes = None if proxy is None else proxy.routes
-            self._translation = Translation(firewall, routes)
+            self._translation = Translation(firewall, routes, forgetter)
         elif proxy is not None:
             self._service = Service(kernel, proxy)
         self._has_ipv6: bool | None = None
@@ -187,7 +187,9 @@ class PortMapper:
         if not self._has_ipv6 or self._proxy is None:
             loopback6 = False
         elif self._host.firewall:
-            loopback6 = self._proxy.is_open or await self._proxy.open()
+            requests = publication.requests
+            proxy = self._proxy
+            loopback6 = proxy.is_open(requests) or await proxy.open(requests)
         else:
             loopback6 = await self._kernel.run(_has_address, LOOPBACK6)
         host = self._host

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ..linux import Sockets
-    from ..linux.forgetter import Forgetter, Port
+    from ..linux.forgetter import Forgetter
     from ..types import PortBinding
     from .publication import Host, Publication
     from .translation import Translation
@@ -38,8 +38,10 @@ def publish(
             raise
         forgetter.flush_now(sockets)
         bindings, outdated = translation.publish(sockets, publication, host)
-    if outdated:
-        # before new clients come, whose connections would be forgotten, too
+    # before new clients come, whose connections would be forgotten, too
+    if outdated and forgetter is not None:
+        forgetter.flush_now(sockets)
+    elif outdated:
         forget_now(sockets, (), outdated)
     return bindings
 
@@ -63,19 +65,16 @@ class Withdrawing:
         self._endpoint_id = endpoint_id
         self._bindings = bindings
         self._forgetter = forgetter
-        self._outdated: list[Port] = []
 
     def run(self, sockets: Sockets) -> tuple[PortBinding, ...]:
         """Plan: take them back, or change nothing; return what is left."""
         identity = self._endpoint_id
         outdated = self._translation.withdraw(sockets, identity, self._bindings)
-        if self._forgetter is not None:
-            self._outdated = outdated
-        elif outdated:
+        if outdated and self._forgetter is None:
             forget_now(sockets, (), outdated)
         return self._translation.bindings(identity)
 
     def done(self) -> None:
         """Have connections be forgotten."""
-        if self._forgetter is not None and self._outdated:
-            self._forgetter.ports(self._outdated)
+        if self._forgetter is not None:
+            self._forgetter.soon()

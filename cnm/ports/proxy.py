@@ -28,9 +28,11 @@ from .routes import Routes, Target
 from .sockets import listen
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
     from anyio.abc import TaskGroup, TaskStatus
 
-    from ..types import PortBinding, Proto
+    from ..types import PortBinding, PortRequest, Proto
 
 _logger = logging.getLogger(__name__)
 
@@ -64,31 +66,40 @@ class Proxy:
         self.routes: Routes = Routes()
         self._flows = Flows()
         self._opening = anyio.Lock()
-        self._redirected: tuple[socket.socket, ...] = ()
+        self._redirected: dict[Proto, socket.socket] = {}
         self._served: dict[HostPort, socket.socket] = {}
         self._tasks: TaskGroup | None = None
         self._warned = False
 
-    @property
-    def is_open(self) -> bool:
-        """Whether what is sent to ``::1`` can be redirected to the proxy."""
-        return bool(self._redirected)
+    def is_open(self, requests: Collection[PortRequest] = ()) -> bool:
+        """Tell whether what is sent to ``::1`` can be redirected to the proxy.
 
-    async def open(self) -> bool:
+        :param requests: what is to be published, and must not be in use by the proxy
+        """
+        return bool(self._redirected) and not self._in_the_way(requests)
+
+    async def open(self, requests: Collection[PortRequest] = ()) -> bool:
         """Have what is sent to ``::1`` redirected to the proxy.
 
         There is one TCP and one UDP socket for all ports, and :attr:`routes` says where
         each of them leads.
 
+        :param requests: what is to be published: the sockets make way for it
         :return: whether that is possible: not if the host does not have ``::1``
         :raises KernelError: if the sockets cannot be made
         """
         async with self._opening:
+            wanted = self._in_the_way(requests)
             if not self._redirected:
-                self._redirected = await self._kernel.run(self._listen)
-                for listener in self._redirected:
+                wanted = PROXIED_PROTOCOLS
+            if wanted:
+                opened = await self._kernel.run(self._listen, wanted, requests)
+                for proto, listener in opened.items():
+                    if proto in self._redirected:
+                        _close(self._redirected[proto])
+                    self._redirected[proto] = listener
                     self._start(listener, None)
-        return self.is_open
+        return bool(self._redirected)
 
     def serve(self, binding: PortBinding, listener: socket.socket) -> None:
         """Serve a binding on a listening socket, which now belongs to the proxy."""
@@ -111,7 +122,7 @@ class Proxy:
         try:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
-                for listener in self._redirected:
+                for listener in self._redirected.values():
                     self._start(listener, None)
                 for place, listener in self._served.items():
                     self._start(listener, place)
@@ -123,22 +134,39 @@ class Proxy:
 
     def close(self) -> None:
         """Close the sockets that are listened on."""
-        for listener in (*self._redirected, *self._served.values()):
+        for listener in (*self._redirected.values(), *self._served.values()):
             _close(listener)
-        self._redirected, self._served = (), {}
+        self._redirected, self._served = {}, {}
 
-    def _listen(self, sockets: Sockets) -> tuple[socket.socket, ...]:
-        """Plan: open the sockets that are redirected to."""
-        opened: list[socket.socket] = []
-        elements = []
+    def _in_the_way(self, requests: Collection[PortRequest]) -> tuple[Proto, ...]:
+        """Return the protocols whose socket has a port that is asked for."""
+        return tuple(
+            proto
+            for proto, listener in self._redirected.items()
+            if _is_wanted(proto, _port(listener), requests)
+        )
+
+    def _listen(
+        self,
+        sockets: Sockets,
+        protocols: Iterable[Proto],
+        requests: Collection[PortRequest],
+    ) -> dict[Proto, socket.socket]:
+        """Plan: open sockets that are redirected to, from now on."""
+        opened: dict[Proto, socket.socket] = {}
         try:
-            for proto in PROXIED_PROTOCOLS:
-                opened.append(_listen_out_of_the_way(proto))
-                port: int = opened[-1].getsockname()[1]
-                elements.append(Element(PROXY, (proto,), (port,)))
-            self._firewall.update(sockets, add=elements)
+            for proto in protocols:
+                opened[proto] = _listen_out_of_the_way(proto, requests)
+            former: dict[Proto, socket.socket] = {
+                proto: listener
+                for proto, listener in self._redirected.items()
+                if proto in opened
+            }
+            self._firewall.update(
+                sockets, add=_elements(opened), remove=_elements(former)
+            )
         except BaseException as exc:
-            for listener in opened:
+            for listener in opened.values():
                 listener.close()
             if not isinstance(exc, OSError) or isinstance(exc, CNMError):
                 raise
@@ -146,8 +174,8 @@ class Proxy:
                 number = exc.errno or errno.EIO
                 raise KernelError(number, "listen on ::1 for the proxy") from exc
             _logger.debug("nothing is proxied: there is no ::1")
-            return ()
-        return tuple(opened)
+            return {}
+        return opened
 
     def _start(self, listener: socket.socket, place: HostPort | None) -> None:
         if self._tasks is not None:
@@ -225,9 +253,31 @@ class Proxy:
                 await relay(client, server)
 
 
-def _listen_out_of_the_way(proto: Proto) -> socket.socket:
+def _port(listener: socket.socket) -> int:
+    port: int = listener.getsockname()[1]
+    return port
+
+
+def _elements(listeners: Mapping[Proto, socket.socket]) -> list[Element]:
+    """Return what redirects to some sockets."""
+    return [Element(PROXY, (it,), (_port(made),)) for it, made in listeners.items()]
+
+
+def _is_wanted(proto: Proto, port: int, requests: Iterable[PortRequest]) -> bool:
+    """Tell whether a port is asked for, be it as one of several."""
+    return any(
+        it.proto == proto and it.host_port <= port <= (it.host_port_end or it.host_port)
+        for it in requests
+    )
+
+
+def _listen_out_of_the_way(
+    proto: Proto, requests: Iterable[PortRequest]
+) -> socket.socket:
     """Listen at ``::1``, at a port that hardly anybody wants to publish."""
     for port in _OUT_OF_THE_WAY:
+        if _is_wanted(proto, port, requests):
+            continue
         try:
             return listen(HostPort(LOOPBACK6, proto, port))
         except OSError as exc:

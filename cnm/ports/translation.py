@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ..firewall import Element, Firewall
     from ..linux import Sockets
-    from ..linux.forgetter import Port
+    from ..linux.forgetter import Forgetter, Port
     from ..types import PortBinding, Proto
     from .publication import Host, Publication
     from .routes import Routes, Target
@@ -47,11 +47,16 @@ class Translation:
     The methods are for plans, and may be called from several threads.
 
     :param routes: where the proxy sends what comes to ``::1``; None without a proxy
+    :param forgetter: is told, while nobody else can have them, of ports whose
+        connections are out of date
     """
 
-    def __init__(self, firewall: Firewall, routes: Routes | None) -> None:
+    def __init__(
+        self, firewall: Firewall, routes: Routes | None, forgetter: Forgetter | None
+    ) -> None:
         self._firewall = firewall
         self._routes = routes
+        self._forgetter = forgetter
         self._lock = threading.Lock()
         self._registry = Registry()
         self._holdings: dict[str, Holding] = {}
@@ -99,13 +104,14 @@ class Translation:
                 change = _Change(old, new)
                 if change.is_local:
                     self._reach_from_loopback(sockets, publication.bridge)
+                self._forget_former(sockets, change)
                 self._commit(sockets, change)
             except BaseException:
                 claim.undo()
                 raise
             claim.settle()
             self._note(endpoint.id, new, holding)
-            return bindings, change.outdated(known=endpoint.ports)
+            return bindings, self._told(change.outdated(known=endpoint.ports))
 
     def withdraw(
         self, sockets: Sockets, endpoint_id: str, gone: Iterable[PortBinding] | None
@@ -127,7 +133,7 @@ class Translation:
             places = [host_port(it) for it in change.went if it.host_port]
             self._registry.release(places, holding)
             self._note(endpoint_id, new, holding)
-            return change.outdated()
+            return self._told(change.outdated())
 
     def close(self) -> None:
         """Let go of all ports; the table stays as it is."""
@@ -140,6 +146,17 @@ class Translation:
     def forget_bridge(self, bridge: int) -> None:
         """Note that a bridge is gone, or another one."""
         self._local_bridges.discard(bridge)
+
+    def _forget_former(self, sockets: Sockets, change: _Change) -> None:
+        """Forget connections of those who had ports until a moment ago."""
+        came = {(it.proto, it.host_port) for it in change.came}
+        if self._forgetter is not None and came & self._forgetter.busy:
+            self._forgetter.flush_now(sockets)
+
+    def _told(self, outdated: list[Port]) -> list[Port]:
+        if self._forgetter is not None:
+            self._forgetter.ports(outdated)
+        return outdated
 
     def _reach_from_loopback(self, sockets: Sockets, bridge: int) -> None:
         """Have what the host sends from 127.0.0.1 reach the sandboxes of a bridge."""

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import anyio
@@ -12,6 +13,7 @@ import pytest
 import cnm
 from cnm import Controller, SQLiteStore
 from cnm.lifecycle import remove_table
+from cnm.linux import NetlinkSocket, dump_routes, parse_route
 
 from ...conftest import host_links
 from .traffic import serving
@@ -50,6 +52,38 @@ async def test_null(controller: Controller) -> None:
     await box.delete()
     await endpoint.delete()
     await network.delete()
+
+
+def default_routes() -> list[int]:
+    """Return the indexes of the links to which the host's default routes lead."""
+    with NetlinkSocket() as route:
+        routes = [
+            parse_route(message)
+            for version in (4, 6)
+            for message in route.dump(dump_routes(version))
+        ]
+    return [it.index for it in routes if not it.destination.prefixlen and it.via]
+
+
+@pytest.mark.parametrize("way", ["host", "process", "path"])
+async def test_the_hosts_own_network_is_left_alone(
+    controller: Controller, way: str
+) -> None:
+    ways: dict[str, str | int]
+    ways = {"host": "host", "process": os.getpid(), "path": "/proc/self/ns/net"}
+    networks = [
+        await controller.create_network(it, it, subnets=subnets)
+        for it, subnets in (("ptp", ["10.9.0.0/24", "fd00:9::/64"]), ("bridge", []))
+    ]
+    before = host_links()
+    assert default_routes() == []
+    box = await controller.create_sandbox("box", netns=ways[way])
+    reason = "sandbox 'box' is in the host's own network: it cannot be connected to"
+    for network in networks:
+        with pytest.raises(cnm.ForbiddenError, match=reason):
+            await network.connect(box)
+        assert network.endpoints == ()
+    assert (host_links(), default_routes()) == (before, [])
 
 
 async def test_host(controller: Controller) -> None:

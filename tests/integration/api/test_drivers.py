@@ -92,8 +92,16 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("step", FAILURES)
-@pytest.mark.parametrize("kind", [RuntimeError("boom"), cnm.ForbiddenError("boom")])
-async def test_a_failing_step_is_undone(step: str, kind: Exception) -> None:
+@pytest.mark.parametrize(
+    "kind",
+    [
+        RuntimeError("boom"),
+        SystemExit("boom"),
+        BaseExceptionGroup("tasks", [SystemExit("boom")]),
+        cnm.ForbiddenError("boom"),
+    ],
+)
+async def test_a_failing_step_is_undone(step: str, kind: BaseException) -> None:
     fake, store = FakeDriver(), cnm.MemoryStore()
     async with (
         running(fake, store) as controller,
@@ -103,15 +111,15 @@ async def test_a_failing_step_is_undone(step: str, kind: Exception) -> None:
         with pytest.raises(cnm.CNMError, match="boom") as caught:
             await use(controller)
         assert fake.calls == FAILURES[step]
-        if isinstance(kind, RuntimeError):
+        if not isinstance(kind, cnm.CNMError):
             assert isinstance(caught.value, cnm.DriverError)
             assert caught.value.__cause__ is kind
             event = "endpoint.joined" if step == "plan" else step
             assert (caught.value.driver, caught.value.event) == ("fake", event)
-        if isinstance(kind, RuntimeError) and step != "plan":
-            failed = await anext(failures)
-            assert (failed.driver, failed.event.name) == ("fake", step)
-            assert "boom" in failed.error
+            failures.end()
+            [failed] = [it async for it in failures]
+            assert (failed.driver, failed.event.name) == ("fake", event)
+            assert failed.error == str(caught.value)
         fake.fail.clear()
         for network in controller.networks:
             assert network.endpoints == ()
@@ -143,6 +151,26 @@ WRONG = {
         "endpoint.deleted",
     ],
 }
+
+
+@pytest.mark.parametrize("step", [*WRONG, "plan"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyboardInterrupt("stop"),
+        BaseExceptionGroup("tasks", [ValueError(), KeyboardInterrupt()]),
+    ],
+)
+async def test_what_ends_more_than_a_driver_is_none_of_its_errors(
+    step: str, error: BaseException
+) -> None:
+    fake = FakeDriver()
+    async with running(fake) as controller:
+        fake.fail[step] = error
+        with pytest.raises(type(error)) as caught:
+            await use(controller)
+        assert caught.value is error
+        fake.fail.clear()
 
 
 @pytest.mark.parametrize("step", WRONG)
@@ -362,10 +390,15 @@ async def test_a_class_that_cannot_be_made() -> None:
         def __init__(self, more: int) -> None:
             self.more = more
 
-    async with Controller(drivers={"bad": Demanding}) as controller:
-        for _ in range(2):
-            with pytest.raises(cnm.DriverLoadError, match=r"'bad'.*more"):
-                await controller.create_network("net", "bad")
+    class Ending(Plain):
+        def __init__(self) -> None:
+            raise SystemExit("no more")
+
+    drivers = {"bad": Demanding, "end": Ending}
+    async with Controller(drivers=drivers) as controller:
+        for name in ("bad", "end") * 2:
+            with pytest.raises(cnm.DriverLoadError, match=rf"'{name}'.*more"):
+                await controller.create_network("net", name)
         await controller.create_network("net")
         described = {info.name: info for info in controller.drivers.available}
         assert "more" in described["bad"].refused

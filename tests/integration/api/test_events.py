@@ -21,6 +21,7 @@ from cnm.linux import (
 from cnm.linux.nftables import Batch, commit
 
 from ...conftest import host_links, host_tables
+from ..lab import Namespace
 
 
 def remove_link(name: str) -> None:
@@ -182,11 +183,16 @@ async def test_removed_links_are_noticed(controller: Controller) -> None:
 
 
 async def test_removals_of_our_own_are_no_news(controller: Controller) -> None:
+    with Namespace("elsewhere") as elsewhere:
+        await _make_and_remove(controller, f"/proc/self/fd/{elsewhere.netns}")
+
+
+async def _make_and_remove(controller: Controller, netns: str) -> None:
     async with controller.subscribe(cnm.LinkRemoved) as events:
         before = host_links()
         for number in range(3):
             network = await controller.create_network("front")
-            adopted = await controller.create_sandbox("adopted", netns="host")
+            adopted = await controller.create_sandbox("adopted", netns=netns)
             sandbox = await controller.create_sandbox("box")
             await network.connect(sandbox)
             endpoint = await network.connect(adopted, name=f"ep{number}")

@@ -52,6 +52,14 @@ async def defaults(sandbox: cnm.Sandbox) -> dict[int, str]:
     return found
 
 
+async def default_interfaces(sandbox: cnm.Sandbox) -> list[str]:
+    """Return the interfaces of the IPv4 default routes that the kernel has."""
+    shown = await sandbox.run(["ip", "-4", "route", "show", "default"])
+    return [
+        line.split(" dev ")[1].split()[0] for line in shown.stdout.decode().splitlines()
+    ]
+
+
 async def networks(
     controller: Controller, **kinds: dict[str, object]
 ) -> list[cnm.Network]:
@@ -83,6 +91,29 @@ async def test_names_decide_between_equals(controller: Controller) -> None:
     assert await defaults(sandbox) == {4: "10.3.0.1"}
     await c.disconnect(sandbox)
     assert await defaults(sandbox) == {}
+
+
+async def test_of_two_endpoints_of_a_network_the_first_to_join_decides(
+    controller: Controller,
+) -> None:
+    (network,) = await networks(controller, a={})
+    sandbox = await controller.create_sandbox("box")
+    pair = [await network.create_endpoint(name) for name in ("one", "two")]
+    later, first = sorted(pair, key=lambda it: it.id)
+    await first.join(sandbox)
+    await later.join(sandbox)
+    assert sandbox.gateways[4] is first
+    assert await default_interfaces(sandbox) == [first.interface]
+    await first.leave()
+    assert await default_interfaces(sandbox) == [later.interface]
+    await first.join(sandbox)
+    assert sandbox.gateways[4] is later
+    assert await default_interfaces(sandbox) == [later.interface]
+    # an interface that is made again comes as it came first
+    await sandbox.run(["ip", "link", "delete", later.interface])
+    await controller.repair()
+    assert sandbox.gateways[4] is later
+    assert await default_interfaces(sandbox) == [later.interface]
 
 
 async def test_priority_beats_names(controller: Controller) -> None:

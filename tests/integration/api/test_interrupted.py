@@ -15,7 +15,15 @@ import pytest
 
 import cnm
 from cnm import Controller, SQLiteStore
-from cnm.driver import AddressReleased, Pool, PoolReleased, PoolRequested, hookimpl
+from cnm.driver import (
+    AddressReleased,
+    EndpointUnpublished,
+    Pool,
+    PoolReleased,
+    PoolRequested,
+    PublishInfo,
+    hookimpl,
+)
 from cnm.ipam.default import DefaultIPAM
 from cnm.linux import NetlinkSocket, delete_link, get_link, namespaces, parse_link
 from cnm.store import Delete, Put
@@ -53,6 +61,20 @@ class KeepingIPAM(DefaultIPAM):
     async def cnm_address_released(self, event: AddressReleased) -> None:
         interface = IPv4Interface((event.address, 24))
         self.released.append((event.owner, interface))
+
+
+class Deaf(FakeDriver):
+    """Takes back what it publishes, and cannot listen when that is done."""
+
+    deaf = True
+
+    @hookimpl
+    async def cnm_endpoint_unpublished(self, event: EndpointUnpublished) -> PublishInfo:
+        return PublishInfo(plan=lambda sockets: (), done=self._listen)
+
+    def _listen(self) -> None:
+        if self.deaf:
+            raise KeyError("deaf")
 
 
 def delete(name: str) -> None:
@@ -236,6 +258,39 @@ async def test_what_was_being_made_is_undone(path: Path) -> None:
         network = running.network("net")
         assert [each.name for each in network.endpoints] == ["ep"]
         await network.delete(force=True)
+        await running.sandbox("box").delete()
+    await remove_all(path)
+
+
+async def test_all_that_fails_when_a_join_is_undone_is_reported(path: Path) -> None:
+    slow = Deaf()
+
+    def controller() -> Controller:
+        return Controller(store=SQLiteStore(path), drivers={"slow": slow})
+
+    async with controller() as running:
+        network = await running.create_network("net", "slow", subnets=[SUBNET])
+        box = await running.create_sandbox("box")
+        endpoint = await network.create_endpoint("ep")
+    async with edited(path) as store:
+        intent: dict[str, cnm.types.JSON] = {
+            "deed": "endpoint.join",
+            "object": endpoint.id,
+            "sandbox": box.id,
+            "interface": "eth0",
+        }
+        await store.transaction(Put(f"intent/{endpoint.id}/endpoint.join", intent))
+    slow.fail["endpoint.left"] = RuntimeError("deaf to that")
+    async with controller() as running:
+        [failed] = running.restored.of("failed")
+        assert "KeyError('deaf')" in failed.detail
+        assert "endpoint.left: deaf to that" in failed.detail
+        slow.deaf = False
+        slow.fail.clear()
+    async with controller() as running:  # it is tried again
+        [undone] = running.restored.of("undone")
+        assert undone.subject == running.network("net").endpoint("ep").info
+        await running.network("net").delete(force=True)
         await running.sandbox("box").delete()
     await remove_all(path)
 

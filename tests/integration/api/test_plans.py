@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio.to_thread
 import pytest
@@ -29,11 +30,13 @@ class Planner(FakeDriver):
     """Does everything by plans, which fail as plans do that have mistakes.
 
     :ivar broken: what the plans are of that fail
+    :ivar nonsense: how something is said to be published that is no binding
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.broken: set[str] = set()
+        self.nonsense = ""
 
     @hookimpl
     async def cnm_endpoint_left(self, event: EndpointLeft) -> LeaveInfo:
@@ -43,11 +46,17 @@ class Planner(FakeDriver):
         return LeaveInfo(plan=leave)
 
     @hookimpl
-    async def cnm_endpoint_published(self, event: EndpointPublished) -> PublishInfo:
+    async def cnm_endpoint_published(
+        self, event: EndpointPublished
+    ) -> PublishInfo | tuple[PortBinding, ...]:
+        wrong = cast("tuple[PortBinding, ...]", (*bound(event), 80))
+
         def publish(sockets: Sockets) -> tuple[PortBinding, ...]:
             self._check("published")
-            return bound(event)
+            return wrong if self.nonsense == "plan" else bound(event)
 
+        if self.nonsense == "tuple":
+            return wrong
         return PublishInfo(plan=publish)
 
     def _check(self, what: str) -> None:
@@ -117,3 +126,77 @@ async def remove_all_with(path: Path, planner: Planner) -> None:
         await running.gc([])
         await running.network("front").delete()
     await remove_all(path)
+
+
+@pytest.fixture
+async def planned() -> AsyncIterator[tuple[Planner, Controller, cnm.Network]]:
+    planner = Planner()
+    async with Controller(drivers={"planner": planner}) as running:
+        network = await running.create_network("front", "planner")
+        yield planner, running, network
+        planner.broken = set()
+        await network.delete(force=True)
+
+
+async def heard(
+    operation: Awaitable[object], running: Controller, error: type[Exception]
+) -> list[tuple[str, str, str]]:
+    """Return what subscribers hear of drivers that fail in an operation, which fails.
+
+    It is the name of the event, of its endpoint, and the error.
+    """
+    heard = []
+    async with running.subscribe(cnm.DriverFailed) as events:
+        with pytest.raises(error):
+            await operation
+        events.end()
+        async for event in events:
+            assert event.driver == "planner"
+            failed = event.event
+            assert isinstance(failed, (EndpointLeft, EndpointPublished))
+            heard.append((failed.name, failed.endpoint.name, event.error))
+    return heard
+
+
+def told(event: str, reason: str) -> tuple[str, str, str]:
+    """Return what is heard of a driver that fails on an event of the endpoint "web"."""
+    error = f"driver 'planner' failed to handle {event}: {reason}"
+    return event, "web", error
+
+
+async def test_subscribers_hear_of_plans_that_fail(
+    planned: tuple[Planner, Controller, cnm.Network],
+) -> None:
+    planner, running, network = planned
+    box = await running.create_sandbox("box")
+    ports = ["8080:80"]
+    published = told("endpoint.published", "KeyError('published')")
+    left = told("endpoint.left", "KeyError('left')")
+
+    planner.broken = {"published"}  # its plan is a part of another one
+    join = network.connect(box, name="web", ports=ports)
+    assert await heard(join, running, cnm.DriverError) == [published]
+
+    planner.broken = set()
+    web = await network.connect(box, name="web")
+    planner.broken = {"published"}
+    publish = web.publish(*ports)
+    assert await heard(publish, running, cnm.DriverError) == [published]
+
+    planner.broken = {"left"}
+    assert await heard(web.leave(), running, cnm.TeardownError) == [left]
+    await web.join(box)
+    assert await heard(box.delete(), running, cnm.TeardownError) == [left]
+
+
+@pytest.mark.parametrize("way", ["tuple", "plan"])
+async def test_subscribers_hear_of_bindings_that_are_none(
+    planned: tuple[Planner, Controller, cnm.Network], way: str
+) -> None:
+    planner, running, network = planned
+    planner.nonsense = way
+    box = await running.create_sandbox("box")
+    join = network.connect(box, name="web", ports=["8080:80"])
+    assert await heard(join, running, cnm.DriverError) == [
+        told("endpoint.published", "returned 80 among its bindings")
+    ]

@@ -154,9 +154,14 @@ async def test_a_plan_that_hangs_when_an_endpoint_leaves(slow: HangingDriver) ->
         slow.hangs.clear()
         await endpoint.join(box)
         slow.hangs.add("endpoint.left")
-        with pytest.raises(cnm.TeardownError) as caught:
-            await box.delete()
-        assert "it has not ended within 0.2 s" in str(caught.value.exceptions[0])
+        async with controller.subscribe(cnm.DriverFailed) as failures:
+            with pytest.raises(cnm.TeardownError) as caught:
+                await box.delete()
+            failures.end()
+            [failed] = [it async for it in failures]
+        assert failed.event.name == "endpoint.left"
+        assert "its plan has not ended within 0.2 s" in failed.error
+        assert failed.error in map(str, caught.value.exceptions)
         assert not os.path.exists(box.key)
         assert controller.sandboxes == ()
         slow.hangs.clear()

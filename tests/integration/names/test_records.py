@@ -32,6 +32,19 @@ async def test_all_names_of_a_sandbox(controller: cnm.Controller) -> None:
     assert await resolve(db, "db") == ["10.9.0.3"]
 
 
+@pytest.mark.parametrize("name", ["a..b", "x" * 64])
+async def test_an_address_without_a_name_that_dns_can_have(
+    controller: cnm.Controller, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    front = await controller.create_network("front", subnets=["10.9.0.0/24"])
+    box = await controller.create_sandbox(name, hostname="box")
+    endpoint = await front.connect(box, name="web")
+    assert endpoint.address
+    answer = await ask(box, endpoint.address.ip.reverse_pointer, "PTR")
+    assert (answer.rcode(), answer.answer) == (dns.rcode.NOERROR, [])
+    assert caplog.text == ""
+
+
 async def test_a_name_of_ours_is_never_asked_elsewhere(
     upstream: NameServer, controller: cnm.Controller
 ) -> None:

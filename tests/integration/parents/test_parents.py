@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 import anyio
@@ -63,6 +63,62 @@ async def test_a_parent_that_is_deleted_is_missed_at_once(lan: Namespace) -> Non
             found = (await anext(events)).differences
         assert found[0].problem == "link lan0 is gone"
         await network.delete(force=True)
+
+
+async def test_a_parent_that_goes_with_its_own_network() -> None:
+    options = {"com.docker.network.bridge.name": "br7"}
+    async with (
+        Controller(on_damage="report") as controller,
+        controller.subscribe(DamageFound) as events,
+    ):
+        carrier = await controller.create_network("carrier", options=options)
+        network = await create(controller, options={"parent": "br7"}, aux_addresses={})
+        boxes = await pair(controller, network)
+        await carrier.delete()
+        with anyio.fail_after(5):
+            found = (await anext(events)).differences
+        assert found[0].subject == network.info
+        assert found[0].problem == "link br7 is gone"
+        await controller.create_network("carrier", options=options)
+        await controller.repair()
+        assert await controller.check() == ()
+        for box in boxes:
+            await box.delete()
+        await network.delete()
+        await controller.network("carrier").delete()
+        with pytest.raises(cnm.InvalidError, match="there is no link 'br7'"):
+            await create(controller, options={"parent": "br7"}, aux_addresses={})
+
+
+async def test_what_is_carried_is_removed_before_what_carries_it() -> None:
+    options = {"com.docker.network.bridge.name": "br7"}
+    async with AsyncExitStack() as stack:
+        async with Controller(on_damage="report") as controller:
+            await controller.create_network("carrier", options=options)
+            await create(controller, options={"parent": "br7"}, aux_addresses={})
+            subscribed = controller.subscribe(cnm.NetworkDeleted)
+            events = await stack.enter_async_context(subscribed)
+        assert [it.network.name async for it in events] == ["lan", "carrier"]
+
+
+@pytest.mark.parametrize("name", ["lan0.0", "veth1.0", "veth1.4095", "veth1.50"])
+async def test_a_parent_whose_name_looks_like_that_of_a_vlan(
+    controller: Controller, lan: Namespace, name: str
+) -> None:
+    with NetlinkSocket() as route:
+        route.call(add_veth(name, "back"), set_link(name=name, up=True))
+        route.call(set_link(name="back", up=True))
+        try:
+            network = await create(
+                controller, options={"parent": name}, aux_addresses={}
+            )
+            one, two = await pair(controller, network)
+            async with serving(two):
+                assert await tcp(one, addresses(two, network)[0])
+            await network.delete(force=True)
+            assert name in host_links()
+        finally:
+            route.call(delete_link(name=name))
 
 
 @contextmanager

@@ -269,3 +269,17 @@ async def test_nothing_is_open_when_the_proxy_has_ended(world: World) -> None:
                 await client.send(b"1")
                 assert await server.receive() == b"1"
     assert descriptors() == before
+
+
+@pytest.mark.parametrize("proto", ["tcp", "udp"])
+async def test_the_proxy_makes_way(world: World, proto: str) -> None:
+    """It listens at a port of its own, which is not to be had then; others are."""
+    target = {"tcp": 80, "udp": 53}[proto]
+    async with publisher(world) as it:
+        await it.mapper.publish(world.publication(f"[::1]:8080:{target}/{proto}"))
+        for port in (65535, 65534, 65533):
+            spec = f"[::1]:{port}:{target}/{proto}"
+            publication = world.publication(spec, endpoint_id=f"e{port}")
+            await it.mapper.publish(publication)
+            assert "box" in await world.ask(world.host, "::1", port, proto)
+        assert "box" in await world.ask(world.host, "::1", 8080, proto)

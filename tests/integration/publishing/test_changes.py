@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
 
 import cnm
@@ -297,6 +298,35 @@ async def test_the_next_owner_of_a_port(
             await endpoint.unpublish()
 
 
+async def test_the_next_owner_of_a_port_that_has_just_been_taken_back(
+    controller: cnm.Controller, outside: Namespace
+) -> None:
+    """It may have connections before the event loop hears that the port was free."""
+    network = await controller.create_network("front", subnets=["10.9.0.0/24"])
+    old, new = [await controller.create_sandbox(it) for it in ("old", "new")]
+    endpoint = await network.connect(old, ports=["8080:80"])
+    services = controller._services
+    withdrawing = await services.ports.unpublishing(endpoint.id)
+    assert withdrawing is not None
+    assert withdrawing.done is not None
+    await services.kernel.run(withdrawing.plan)
+    await network.connect(new, ports=["8080:80"])
+    with (
+        await new.socket() as server,
+        outside.socket(socket.AF_INET, socket.SOCK_STREAM) as client,
+    ):
+        server.bind(("0.0.0.0", 80))
+        server.listen()
+        client.settimeout(3)
+        await anyio.to_thread.run_sync(client.connect, (HOST4, 8080))
+        withdrawing.done()
+        await services.forgetter.flush()
+        with server.accept()[0] as connection:
+            # had the connection been forgotten, nobody would hear it
+            connection.send(b"!")
+            assert await anyio.to_thread.run_sync(client.recv, 10) == b"!"
+
+
 async def test_any_port_is_not_one_that_is_to_be_forgotten(
     controller: cnm.Controller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,7 +335,9 @@ async def test_any_port_is_not_one_that_is_to_be_forgotten(
 
     def flush(forgetter: Forgetter, sockets: Sockets) -> None:
         flushed.append(forgetter.busy)
+        flush_now(forgetter, sockets)
 
+    flush_now = Forgetter.flush_now
     monkeypatch.setattr(Forgetter, "flush_now", flush)
     network = await controller.create_network("front", subnets=["10.9.0.0/24"])
     sandbox = await controller.create_sandbox("box")

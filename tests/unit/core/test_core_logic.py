@@ -162,6 +162,7 @@ def test_directory() -> None:
 
 def candidate(network: str, **values: object) -> Candidate:
     values.setdefault("gateway", ip_address("10.0.0.1"))
+    values.setdefault("order", 1)
     return Candidate(endpoint=network, network=network, index=1, **values)  # type: ignore[arg-type]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from unittest.mock import Mock
 
 import pytest
 
@@ -11,6 +10,7 @@ from cnm import EndpointInfo, MemoryStore, NetworkInfo
 from cnm.absent import AbsentDriver
 from cnm.endpoint import Endpoint
 from cnm.journal import Journal
+from cnm.linux import HostRoutes
 from cnm.network import Network
 from cnm.networks import Networks
 from cnm.records import Attachment
@@ -21,13 +21,26 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
 DRIVER = AbsentDriver("none", "this is a test")
 
 
+class Routes(HostRoutes):
+    """Only knows which links it is to leave out."""
+
+    def __init__(self) -> None:
+        self.left_out: set[int] = set()
+
+    def disregard(self, *indexes: int) -> None:
+        self.left_out.update(indexes)
+
+    def regard(self, *indexes: int) -> None:
+        self.left_out.difference_update(indexes)
+
+
 @pytest.fixture
 def services() -> Services:
     """Return as much of a controller as networks need to be found."""
     services = object.__new__(Services)
-    services.networks = Networks()
+    services.routes = Routes()
+    services.networks = Networks(services.routes)
     services.journal = Journal(MemoryStore())
-    services.routes = Mock()
     return services
 
 
@@ -109,3 +122,16 @@ def test_links_are_of_networks_and_of_endpoints_that_are_there(
     three.discard()
     assert known() == {second.id, four.id}
     assert services.networks.endpoints == {four.id: four}
+
+
+async def test_routes_to_links_of_networks_are_left_out(services: Services) -> None:
+    routes = services.routes
+    assert isinstance(routes, Routes)
+    one = create(services, "one", NetworkState(links=(3, 4), parents=(5,)))
+    two = create(services, "two", NetworkState(links=(6,)))
+    assert routes.left_out == {3, 4, 6}
+    await one.renew(NetworkState(links=(4, 7)))
+    assert routes.left_out == {4, 6, 7}
+    for network in (one, one, two):
+        services.networks.remove(network)
+    assert routes.left_out == set()
