@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 
 from ..errors import ConflictError, InvalidError, NetlinkError
 from ..linux import (
-    REAP_GROUP,
-    REAP_SINGLY_GROUP,
     Link,
     Request,
     Sockets,
@@ -73,14 +71,13 @@ class Present:
 
 
 def find(sockets: Sockets, name: str) -> Link | None:
-    """Plan: return the link of a name; None if there is none, or not for long."""
+    """Plan: return the link of a name, or None."""
     try:
-        link = parse_link(sockets.route.call(get_link(name=name))[0])
+        return parse_link(sockets.route.call(get_link(name=name))[0])
     except NetlinkError as exc:
         if exc.errno != errno.ENODEV:
             raise
         return None
-    return link if link.group not in (REAP_GROUP, REAP_SINGLY_GROUP) else None
 
 
 def take_up(
