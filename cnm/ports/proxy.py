@@ -11,7 +11,7 @@ import errno
 import logging
 import socket
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
 import anyio.lowlevel
@@ -28,12 +28,15 @@ from .routes import Routes, Target
 from .sockets import listen
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable
 
     from anyio.abc import TaskGroup, TaskStatus
 
     from ..types import PortBinding, PortRequest, Proto
 
+#: A protocol, and a port at ``::1``.
+_Place: TypeAlias = "tuple[Proto, int]"
+_Listeners: TypeAlias = "dict[_Place, socket.socket]"
 _logger = logging.getLogger(__name__)
 
 # include/uapi/linux/netfilter_ipv6/ip6_tables.h: IP6T_SO_ORIGINAL_DST, with a struct
@@ -66,7 +69,7 @@ class Proxy:
         self.routes: Routes = Routes()
         self._flows = Flows()
         self._opening = anyio.Lock()
-        self._redirected: dict[Proto, socket.socket] = {}
+        self._redirected: _Listeners = {}
         self._served: dict[HostPort, socket.socket] = {}
         self._tasks: TaskGroup | None = None
         self._warned = False
@@ -94,10 +97,10 @@ class Proxy:
                 wanted = PROXIED_PROTOCOLS
             if wanted:
                 opened = await self._kernel.run(self._listen, wanted, requests)
-                for proto, listener in opened.items():
-                    if proto in self._redirected:
-                        _close(self._redirected[proto])
-                    self._redirected[proto] = listener
+                for former in _alike(self._redirected, opened):
+                    _close(self._redirected.pop(former))
+                self._redirected |= opened
+                for listener in opened.values():
                     self._start(listener, None)
         return bool(self._redirected)
 
@@ -142,8 +145,8 @@ class Proxy:
         """Return the protocols whose socket has a port that is asked for."""
         return tuple(
             proto
-            for proto, listener in self._redirected.items()
-            if _is_wanted(proto, _port(listener), requests)
+            for proto, port in self._redirected
+            if _is_wanted(proto, port, requests)
         )
 
     def _listen(
@@ -151,17 +154,14 @@ class Proxy:
         sockets: Sockets,
         protocols: Iterable[Proto],
         requests: Collection[PortRequest],
-    ) -> dict[Proto, socket.socket]:
+    ) -> _Listeners:
         """Plan: open sockets that are redirected to, from now on."""
-        opened: dict[Proto, socket.socket] = {}
+        opened: _Listeners = {}
         try:
             for proto in protocols:
-                opened[proto] = _listen_out_of_the_way(proto, requests)
-            former: dict[Proto, socket.socket] = {
-                proto: listener
-                for proto, listener in self._redirected.items()
-                if proto in opened
-            }
+                made = _listen_out_of_the_way(proto, requests)
+                opened[proto, made.getsockname()[1]] = made
+            former = _alike(self._redirected, opened)
             self._firewall.update(
                 sockets, add=_elements(opened), remove=_elements(former)
             )
@@ -253,14 +253,15 @@ class Proxy:
                 await relay(client, server)
 
 
-def _port(listener: socket.socket) -> int:
-    port: int = listener.getsockname()[1]
-    return port
+def _alike(places: Iterable[_Place], others: Iterable[_Place]) -> list[_Place]:
+    """Return the places that are of the same protocols as others."""
+    protocols = {proto for proto, _ in others}
+    return [place for place in places if place[0] in protocols]
 
 
-def _elements(listeners: Mapping[Proto, socket.socket]) -> list[Element]:
-    """Return what redirects to some sockets."""
-    return [Element(PROXY, (it,), (_port(made),)) for it, made in listeners.items()]
+def _elements(places: Iterable[_Place]) -> list[Element]:
+    """Return what redirects to some places."""
+    return [Element(PROXY, (proto,), (port,)) for proto, port in places]
 
 
 def _is_wanted(proto: Proto, port: int, requests: Iterable[PortRequest]) -> bool:
