@@ -311,6 +311,10 @@ class Network:
     async def _serve(self, change: Change) -> None:
         async with self.lock:
             self.require()
+            if self._info.config_only:
+                raise ForbiddenError(
+                    f"configuration-only network {self.name!r} has no services"
+                )
             info = replace(self._info, services=change(self._info.services))
             await self._record(info, self._state)
             self._info = info

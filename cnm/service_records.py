@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TypeAlias, overload
 
 from .errors import ConflictError
-from .requests import service_record
+from .requests import service_name, service_record
 from .types import ServiceRecord
 
 _Records: TypeAlias = tuple[ServiceRecord, ...]
@@ -54,6 +55,7 @@ class ServiceRecords(Sequence[ServiceRecord]):
         :raises InvalidError: with everything that is wrong with the parameters
         :raises ConflictError: if there is such a record already
         :raises NetworkNotFound: if the network has been deleted
+        :raises ForbiddenError: if the network only keeps a configuration for others
         """
         record = service_record(
             name,
@@ -65,7 +67,7 @@ class ServiceRecords(Sequence[ServiceRecord]):
         )
 
         def added(records: _Records) -> _Records:
-            if record in records:
+            if _folded(record) in map(_folded, records):
                 raise ConflictError(f"there is a record {record} already")
             return (*records, record)
 
@@ -76,9 +78,15 @@ class ServiceRecords(Sequence[ServiceRecord]):
         """Take back all that is said of a service; no error if it is nothing.
 
         :param name: the name of the service
+        :raises InvalidError: if it is no name
         :raises NetworkNotFound: if the network has been deleted
         """
-        gone = name.lower()
+        gone = service_name(name)
         await self._apply(
             lambda records: tuple(it for it in records if it.name.lower() != gone)
         )
+
+
+def _folded(record: ServiceRecord) -> ServiceRecord:
+    """Return a record as DNS compares it."""
+    return replace(record, name=record.name.lower(), target=record.target.lower())

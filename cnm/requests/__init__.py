@@ -20,6 +20,7 @@ from .sandbox import (
     sandbox_request,
 )
 from .services import (
+    service_name,
     service_record,
 )
 
@@ -33,6 +34,7 @@ __all__ = [
     "network_request",
     "port_requests",
     "sandbox_request",
+    "service_name",
     "service_record",
     "with_more",
     "without",

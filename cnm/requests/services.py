@@ -36,11 +36,22 @@ def service_record(
     )
     if not faults.problems:
         if record.target and not record.port:
-            faults.add("port: expected 1 to 65535 with a target")
+            faults.add(f"port: expected 1 to {_HIGHEST} with a target, not 0")
         if not record.target and not record.texts:
             faults.add("target, texts: expected one of them at least")
     faults.check()
     return record
+
+
+def service_name(name: object) -> str:
+    """Check the name of a service; return it as all of its spellings are compared.
+
+    :raises InvalidError: if it is no name
+    """
+    faults = Faults()
+    checked = faults.parse("name", check.dns_name, name)
+    faults.check()
+    return (checked or "").lower()
 
 
 def _number(value: object) -> int:
@@ -53,5 +64,7 @@ def _number(value: object) -> int:
 def _text(value: object) -> str:
     string = check.text(value)
     if len(string.encode()) > _TEXT_LENGTH:
-        raise ValueError(f"expected at most {_TEXT_LENGTH} bytes")
+        raise ValueError(
+            f"expected at most {_TEXT_LENGTH} bytes, not {check.shown(value)}"
+        )
     return string

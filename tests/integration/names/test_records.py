@@ -188,10 +188,18 @@ async def test_services(controller: cnm.Controller) -> None:
     texts = (await ask(api, "_http._tcp.web", "TXT")).answer[0]
     assert [rdata.strings[0].decode() for rdata in texts] == ['a "b"', "ünder"]
     with pytest.raises(cnm.ConflictError, match="already"):
-        await front.services.add("_http._tcp.web", target="api", port=80, priority=1)
+        await front.services.add("_HTTP._tcp.web", target="Api", port=80, priority=1)
+    with pytest.raises(cnm.InvalidError, match="name: expected a string, not None"):
+        await front.services.remove(None)  # type: ignore[arg-type]
     await front.services.remove("_http._tcp.WEB")
     assert len(front.services) == 0
     assert (await ask(api, "_http._tcp.web", "SRV")).rcode() != dns.rcode.NOERROR
+
+
+async def test_a_configuration_has_no_services(controller: cnm.Controller) -> None:
+    conf = await controller.create_network("conf", config_only=True)
+    with pytest.raises(cnm.ForbiddenError, match="'conf' has no services"):
+        await conf.services.add("_http._tcp", target="api", port=80)
 
 
 BAD_SERVICES = [
@@ -199,11 +207,11 @@ BAD_SERVICES = [
     ({"name": "a b"}, "name: invalid name 'a b'"),
     ({"target": "-x"}, "target: invalid name '-x'"),
     ({"port": 65536}, "port: expected 0 to 65535, not 65536"),
-    ({"port": 0}, "port: expected 1 to 65535 with a target"),
+    ({"port": 0}, "port: expected 1 to 65535 with a target, not 0"),
     ({"weight": -1}, "weight: expected 0 to 65535, not -1"),
     ({"priority": True}, "priority: expected an integer"),
     ({"texts": "abc"}, "texts: expected a list"),
-    ({"texts": ["x" * 256]}, "texts: expected at most 255 bytes"),
+    ({"texts": ["x" * 256]}, "texts: expected at most 255 bytes, not 'xxx"),
     ({"target": "", "port": 0}, "target, texts: expected one of them"),
 ]
 
