@@ -152,6 +152,7 @@ async def start(settings: Settings, stack: AsyncExitStack) -> Services:
         fwmark=settings.accept_fwmark,
         enabled=settings.firewall != "none",
         use=monitor.disregard,
+        memory=f"{directory}/forwarding",
     )
     forgetter = Forgetter(kernel)
     proxy = Proxy(kernel, firewall) if settings.userland_proxy else None

@@ -95,11 +95,11 @@ async def restore(services: Services) -> RestoreReport:
 
 def _guard(sockets: Sockets, firewall: Firewall) -> bool:
     """Plan: make the table if it is not there, and return whether it was not."""
-    if firewall.exists(sockets):
-        adopt_forwarding(sockets, firewall)
-        return False
-    firewall.rebuild(sockets)
-    return True
+    there = firewall.exists(sockets)
+    adopt_forwarding(sockets, firewall)
+    if not there:
+        firewall.rebuild(sockets)
+    return not there
 
 
 def events(report: RestoreReport) -> Iterator[Event]:

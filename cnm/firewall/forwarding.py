@@ -3,7 +3,8 @@
 If forwarding was off, traffic that neither enters nor leaves one of the controller's
 bridges was not forwarded; the set ``closed`` keeps it like that (libnetwork sets the
 policy of FORWARD to DROP in that case). That the controller has switched it on is
-remembered in the table, which is gone after a reboot, as is the setting.
+remembered in the table, which is gone after a reboot, as is the setting; and in a file
+that goes with a reboot, for those who find that somebody has deleted the table.
 
 ``net.ipv6.conf.all.forwarding`` does more than its name says: the host ignores router
 advertisements from then on, and loses the default route that it has from them. Kernels
@@ -14,7 +15,8 @@ from 6.17 on have ``force_forwarding``, which has packets forwarded and does no 
 from __future__ import annotations
 
 import errno
-from contextlib import ExitStack
+import os
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from ..errors import KernelError
@@ -56,7 +58,9 @@ def open_forwarding(sockets: NftSockets, firewall: Firewall, version: int) -> No
         return
     with ExitStack() as undo:
         firewall.update(sockets, add=[element])
+        undo.callback(_remember, firewall)
         undo.callback(firewall.update, sockets, remove=[element])
+        _remember(firewall)
         for setting in ways[0]:
             sysctl.write(setting, "1")
             undo.callback(sysctl.write, setting, "0")
@@ -65,11 +69,15 @@ def open_forwarding(sockets: NftSockets, firewall: Firewall, version: int) -> No
 
 def adopt_forwarding(sockets: NftSockets, firewall: Firewall) -> None:
     """Plan: find out what an earlier controller of the name has switched on."""
-    if not firewall.exists(sockets):
-        return
-    for element in _CLOSED.values():
-        if _is_closed(sockets, firewall.table, element):
-            firewall.update(sockets, add=[element])
+    if firewall.exists(sockets):
+        closed = {
+            version
+            for version, element in _CLOSED.items()
+            if _is_closed(sockets, firewall.table, element)
+        }
+    else:
+        closed = {it for it in _remembered(firewall) if any(map(_is_on, _ways(it)))}
+    firewall.update(sockets, add=[_CLOSED[version] for version in closed])
 
 
 def close_forwarding(sockets: NftSockets, firewall: Firewall) -> None:
@@ -77,11 +85,44 @@ def close_forwarding(sockets: NftSockets, firewall: Firewall) -> None:
     opened = [version for version, it in _CLOSED.items() if it in firewall]
     if not firewall.enabled or not opened:
         return
-    if any(table != firewall.table for table in _tables(sockets)):
+    if all(table == firewall.table for table in _tables(sockets)):
+        for version in opened:
+            for setting in _ways(version)[0]:
+                sysctl.write(setting, "0")
+    _forget(firewall)
+
+
+def _remember(firewall: Firewall) -> None:
+    """Note what has been switched on."""
+    versions = [str(version) for version, it in _CLOSED.items() if it in firewall]
+    if not firewall.memory:
         return
-    for version in opened:
-        for setting in _ways(version)[0]:
-            sysctl.write(setting, "0")
+    if not versions:
+        _forget(firewall)
+        return
+    try:
+        with open(firewall.memory, "w", encoding="ascii") as file:
+            file.write(" ".join(versions))
+    except OSError as exc:
+        raise KernelError(exc.errno or errno.EIO, f"write {firewall.memory}") from exc
+
+
+def _remembered(firewall: Firewall) -> list[int]:
+    """Return what had been switched on when the table was there."""
+    if not firewall.enabled or not firewall.memory:
+        return []
+    try:
+        with open(firewall.memory, encoding="ascii") as file:
+            noted = file.read().split()
+    except FileNotFoundError:
+        return []
+    return [version for version in _CLOSED if str(version) in noted]
+
+
+def _forget(firewall: Firewall) -> None:
+    with suppress(FileNotFoundError):
+        if firewall.memory:
+            os.unlink(firewall.memory)
 
 
 def _ways(version: int) -> list[tuple[str, ...]]:

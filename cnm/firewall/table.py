@@ -64,7 +64,10 @@ class Firewall:
     :param enabled: whether there is a table at all; without one, the kernel is never
         touched, and changes are only taken down
     :param use: is told the port of each netlink socket before it changes the table
+    :param memory: path of a file that says what has been switched on for it, in case
+        that the table goes; it is not to outlive the host's start
     :ivar table: the table's name
+    :ivar memory: the path of the file, ``""`` for none
     :ivar enabled: whether there is a table at all
     """
 
@@ -75,8 +78,10 @@ class Firewall:
         *,
         enabled: bool = True,
         use: Callable[[int], object] = lambda port: None,
+        memory: str = "",
     ) -> None:
         self.table = table
+        self.memory = memory
         self.enabled = enabled
         self._fwmark = fwmark
         self._lock = threading.Lock()

@@ -27,6 +27,7 @@ from tests.integration.lab import BLOCKED_AFTER, Namespace, Servers, ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 FORWARDING = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
 FORCED = "net.ipv6.conf.{}.force_forwarding"
@@ -211,6 +212,43 @@ def test_other_controllers_and_later_ones(host: Host) -> None:
     host.shut(again)
     assert host.read(FORWARDING[4]) == "0"
     assert host.flows(4) == host.flows(6) == set()
+
+
+def test_what_was_switched_on_is_known_without_the_table(
+    host: Host, tmp_path: Path
+) -> None:
+    memory = tmp_path / "forwarding"
+    host.firewall.remove(host)
+    before = Firewall("cnm", memory=str(memory))
+    before.rebuild(host)
+    host.add_network()
+    for version in (4, 6):
+        host.open(version, before)
+    assert memory.read_text() == "4 6"
+    before.remove(host)  # by somebody who flushes the ruleset
+    assert host.flows(4) == host.flows(6) == EVERYTHING
+
+    again = Firewall("cnm", memory=str(memory))
+    host.run(lambda: adopt_forwarding(host, again))
+    again.rebuild(host)
+    again.update(host, add=RULES.elements())
+    assert host.flows(4) == host.flows(6) == NETWORK
+    host.shut(again)
+    assert host.read(FORWARDING[4]) == "0"
+    assert not memory.exists()
+
+
+def test_what_is_off_has_not_been_switched_on(host: Host, tmp_path: Path) -> None:
+    memory = tmp_path / "forwarding"
+    memory.write_text("4 6")  # the host has been started anew
+    host.firewall.remove(host)
+    again = Firewall("cnm", memory=str(memory))
+    host.run(lambda: adopt_forwarding(host, again))
+    again.rebuild(host)
+    host.sysctl(FORWARDING[4], "1")  # by the administrator
+    host.open(4, again)
+    host.add_network()
+    assert host.flows(4) == EVERYTHING
 
 
 def test_a_setting_that_cannot_be_written(
