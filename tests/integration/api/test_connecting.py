@@ -126,8 +126,8 @@ async def test_who_cannot_be_connected_has_never_been(kind: type[Prompt]) -> Non
             fake.fail.clear()
             assert (network.endpoints, sandbox.endpoints) == ((), ())
             await network.connect(sandbox, address="10.9.0.5")
-            heard = [await anext(events) for _ in range(2)]
-        assert [it.name for it in heard] == ["endpoint.created", "endpoint.joined"]
+            heard = [(await anext(events)).name for _ in range(3)]
+        assert heard == ["driver.failed", "endpoint.created", "endpoint.joined"]
         assert fake.calls[-6:] == [
             *("endpoint.created", "endpoint.joined", "endpoint.left"),
             *("endpoint.deleted", "endpoint.created", "endpoint.joined"),
