@@ -15,6 +15,7 @@ from 6.17 on have ``force_forwarding``, which has packets forwarded and does no 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ from .table import tables
 
 if TYPE_CHECKING:
     from .table import Firewall, NftSockets
+
+_logger = logging.getLogger(__name__)
 
 _IPV4 = ("net.ipv4.ip_forward",)
 _IPV6 = ("net.ipv6.conf.all.forwarding",)
@@ -93,7 +96,7 @@ def close_forwarding(sockets: NftSockets, firewall: Firewall) -> None:
 
 
 def _remember(firewall: Firewall) -> None:
-    """Note what has been switched on."""
+    """Note what has been switched on; the table says so, too, while it is there."""
     versions = [str(version) for version, it in _CLOSED.items() if it in firewall]
     if not firewall.memory:
         return
@@ -104,7 +107,7 @@ def _remember(firewall: Firewall) -> None:
         with open(firewall.memory, "w", encoding="ascii") as file:
             file.write(" ".join(versions))
     except OSError as exc:
-        raise KernelError(exc.errno or errno.EIO, f"write {firewall.memory}") from exc
+        _logger.warning("only the table knows what is switched on: %s", exc)
 
 
 def _remembered(firewall: Firewall) -> list[int]:

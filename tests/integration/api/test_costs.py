@@ -183,7 +183,7 @@ async def test_costs(tmp_path: Path, system_calls: Faults) -> None:
 #: System calls are those of the kernel's threads (but for receiving: how many messages
 #: tell of routes depends on who comes first; and for writing).
 EXPECTED = {
-    "create network": Cost(3, 7, 23, 2, 0, 29),
+    "create network": Cost(3, 7, 23, 2, 0, 31),
     "create sandbox, connect and publish": Cost(2, 6, 19, 0, 4, 41),
     "delete sandbox with port": Cost(1, 2, 8, 2, 0, 13),
     "create sandbox and connect": Cost(2, 4, 13, 0, 4, 36),

@@ -136,7 +136,7 @@ def full(tmp_path: Path) -> Iterator[Path]:
 
 def fill(file: Path) -> None:
     with suppress(OSError), file.open("wb", buffering=0) as stream:
-        subprocess.run(["mount", "-o", "remount,size=16k", file.parent], check=True)
+        subprocess.run(["mount", "-o", "remount,size=20k", file.parent], check=True)
         while stream.write(bytes(4096)):
             pass
 
