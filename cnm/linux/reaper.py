@@ -42,11 +42,12 @@ class Reaper:
     """Deletes the links of the reap groups.
 
     :param delay: seconds to wait for further links before deleting
+    :ivar delay: the same
     """
 
     def __init__(self, kernel: Kernel, *, delay: float = 0.2) -> None:
+        self.delay: float = delay
         self._kernel = kernel
-        self._delay = delay
         self._wanted = anyio.Event()
         self._keys: set[str] = set()
         self._singly = False
@@ -70,12 +71,12 @@ class Reaper:
         """Delete when there is something to delete, until cancelled."""
         while True:
             await self._wanted.wait()
-            await anyio.sleep(self._delay)
+            await anyio.sleep(self.delay)
             try:
                 bridges = await self._reap()
                 for bridge in bridges:
                     await self._kernel.run(_delete, (bridge,))
-                    await anyio.sleep(min(self._delay, _PAUSES / len(bridges)))
+                    await anyio.sleep(min(self.delay, _PAUSES / len(bridges)))
             except KernelError:
                 _logger.exception("links that have left their networks remain")
 

@@ -20,6 +20,8 @@ from ...linux import (
 from ...types import JSON
 
 NAME = "subject"
+#: Seconds; longer than any trial takes.
+_LONG = 3600.0
 #: The main table, include/uapi/linux/rtnetlink.h.
 _RT_TABLE_MAIN = 254
 State = dict[str, list[str]]
@@ -60,6 +62,8 @@ class Subject:
             on_damage="report",
             ready_namespaces=0,  # steps that fail are counted
         ) as controller:
+            # and so are those in the background: links are deleted by settled()
+            controller._services.reaper.delay = _LONG
             yield controller
 
     async def network(
