@@ -5,8 +5,8 @@ from __future__ import annotations
 import anyio
 
 
-class Damage:
-    """A suspicion, which somebody looks into sooner or later."""
+class Suspicion:
+    """A suspicion of damage, which somebody looks into sooner or later."""
 
     def __init__(self) -> None:
         self._suspected = anyio.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -25,6 +26,8 @@ from .sandbox import Sandbox
 from .services import Services
 from .turns import gather
 from .types import NetworkState
+
+_logger = logging.getLogger(__name__)
 
 
 async def remake(
@@ -120,10 +123,17 @@ async def _mend(
     return [replace(it, mended=True) for it in differences]
 
 
-async def _mend_table(services: Services) -> None:
-    if await services.kernel.run(services.firewall.mend):
+async def put_table_back(services: Services) -> bool:
+    """Make the nftables table anew if it is gone; return whether it was."""
+    gone = await services.kernel.run(services.firewall.mend)
+    if gone:
+        _logger.warning("somebody removed the nftables table; it is back")
         services.bus.publish(FirewallRebuilt(controller=services.name))
-    else:
+    return gone
+
+
+async def _mend_table(services: Services) -> None:
+    if not await put_table_back(services):
         await services.kernel.run(services.firewall.rebuild)
     await services.admit()
 

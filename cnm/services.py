@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from .acceptance import refusal
 from .allocation import Surroundings
 from .bus import Bus
-from .damage import Damage
+from .damage import Suspicion
 from .directory import Directory
 from .dns import Names, name_servers
 from .errors import DriverError, InvalidError, KernelError, SandboxNotFound
@@ -96,7 +96,7 @@ class Services:
     sandboxes: Directory[Sandbox]
     tenants: Tenants
     turns: Turns = field(default_factory=Turns)
-    damage: Damage = field(default_factory=Damage)
+    damage: Suspicion = field(default_factory=Suspicion)
     capabilities: dict[str, Capability] = field(default_factory=dict)
     joins: int = 0
     report: RestoreReport = field(default_factory=RestoreReport)

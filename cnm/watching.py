@@ -10,7 +10,7 @@ import anyio
 
 from . import inspection, repair
 from .errors import NetlinkError, SandboxNotFound
-from .events import DamageFound, FirewallRebuilt, LinkRemoved
+from .events import DamageFound, LinkRemoved
 from .linux import (
     LinkDown,
     LinkGone,
@@ -114,11 +114,8 @@ class Watcher:
             services.bus.publish(event)
 
     async def _mend_firewall(self) -> None:
-        services = self._services
-        await services.admit()
-        if await services.kernel.run(services.firewall.mend):
-            _logger.warning("somebody removed the nftables table; it is back")
-            services.bus.publish(FirewallRebuilt(controller=services.name))
+        await self._services.admit()
+        await repair.put_table_back(self._services)
         self._lacks_table = False
 
     def _is_ours(self, alias: str) -> bool:

@@ -82,7 +82,8 @@ class Forgetter:
 
     def soon(self) -> None:
         """Forget soon what has been noted."""
-        self._wanted.set()
+        if self._ports:
+            self._wanted.set()
 
     async def settle(self, addresses: Iterable[IPAddress]) -> None:
         """Return when nothing of some addresses is to be forgotten any more."""
