@@ -11,6 +11,7 @@ import cnm
 from cnm.errors import KernelError
 from cnm.linux import sysctl
 from tests.integration.api.conftest import outside
+from tests.integration.barriers import Host
 
 __all__ = ["outside"]
 
@@ -34,3 +35,9 @@ def filtered_bridges(request: pytest.FixtureRequest) -> Iterator[bool]:
     yield request.param
     for name, value in before.items():
         sysctl.write(name, value)
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    with Host() as host:
+        yield host
