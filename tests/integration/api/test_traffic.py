@@ -292,11 +292,11 @@ async def test_a_bridge_is_not_flooded_twice(controller: Controller) -> None:
     network = await controller.create_network("front", subnets=DUAL)
     one = await controller.create_sandbox("one")
     await network.connect(one)
-    # one for the interface, one for its addresses
-    while (reports := await _reports(one)) < 2:
+    # one for the interface, one for its addresses, which may be divided among two
+    while await _reports(one) < 2:
         await anyio.sleep(0.01)
     await anyio.sleep(1.1)
-    assert await _reports(one) == reports == 2
+    assert await _reports(one) <= 3  # repeated, there are four or five
 
 
 async def _reports(sandbox: cnm.Sandbox) -> int:
