@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 import sqlite3
-import subprocess
-import sys
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import closing, suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import anyio
@@ -14,54 +15,43 @@ import pytest
 
 from cnm import SQLiteStore
 
+from . import writers
 from .test_layouts import FIXTURES, load
 
 ROUNDS = 30
-WRITER = """
-import random, sys
-import anyio
-from cnm import SQLiteStore
-from cnm.store import Delete, Put
+# they are forked from a process that has imported everything
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload([writers.__name__])
 
-async def main() -> None:
-    store = SQLiteStore(sys.argv[1])
-    await store.open()
-    record = await store.get("network/a")
-    number = record.value["n"] if record else 0
-    print("open", flush=True)
-    while True:
-        number += 1
-        durable = number % 7 == 0
-        size = random.choice((10, 1000, 20_000))
-        changes = [
-            Put(f"network/{name}", {"n": number, "x": "x" * size}, durable=durable)
-            for name in "abc"
-        ]
-        odd, even = ("endpoint/odd", "endpoint/even")[:: 1 if number % 2 else -1]
-        await store.transaction(*changes, Put(odd, {"n": number}), Delete(even))
-        print(number, flush=True)
 
-anyio.run(main)
-"""
+def killed(
+    work: Callable[[Path, Connection], None], path: Path, seconds: float
+) -> list[int]:
+    """Kill a process so long after it has first said something; return all it said."""
+    heard, said = PROCESSES.Pipe(duplex=False)
+    with heard:
+        process = PROCESSES.Process(target=work, args=(path, said))
+        process.start()
+        said.close()
+        numbers = [heard.recv()]
+        process.join(seconds)
+        assert process.exitcode is None
+        process.kill()
+        with suppress(EOFError):
+            while True:
+                numbers.append(heard.recv())
+    process.join()
+    process.close()
+    return numbers
 
 
 def test_every_record_is_old_or_new(path: Path) -> None:
     chance = random.Random(1)
     written = 0
     for _ in range(ROUNDS):
-        with subprocess.Popen(
-            [sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, text=True
-        ) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "open\n"
-            try:
-                process.wait(chance.random() * 0.08)
-            except subprocess.TimeoutExpired:
-                process.kill()
-            said = process.stdout.read().split("\n")
+        said = killed(writers.write, path, chance.random() * 0.08)
         # what the writer before had written, and could not say, counts as well
-        acknowledged = max([written, *(int(n) for n in said[:-1])])
-        written = anyio.run(_check, path, acknowledged)
+        written = anyio.run(_check, path, max(written, *said))
     assert written > ROUNDS
 
 
@@ -73,37 +63,12 @@ def test_killed_while_it_is_opened(path: Path, layout: int) -> None:
     for _ in range(ROUNDS):
         if layout:
             known = _old(path)
-        with subprocess.Popen(
-            [sys.executable, "-c", OPENER, path], stdout=subprocess.PIPE
-        ) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
-            try:
-                process.wait(chance.random() * (0.1 if layout else 0.02))
-            except subprocess.TimeoutExpired:
-                process.kill()
-            opened += b"open" in process.stdout.read()
+        seconds = chance.random() * (0.1 if layout else 0.02)
+        opened += sum(killed(writers.open_it, path, seconds))
         anyio.run(_open, path, known)
         for each in path.parent.glob(f"{path.name}*"):
             each.unlink()
     assert 0 < opened < ROUNDS
-
-
-OPENER = """
-import sys
-import anyio
-from cnm import SQLiteStore
-
-async def main() -> None:
-    store = SQLiteStore(sys.argv[1])
-    print("ready", flush=True)
-    await store.open()
-    await store.put("a", {})
-    print("open", flush=True)
-    await anyio.sleep_forever()
-
-anyio.run(main)
-"""
 
 
 def _old(path: Path) -> int:

@@ -72,7 +72,7 @@ async def replied(data: bytes, *, tcp: bool) -> bytes:
 
 
 @given(st.sampled_from(queries()), MUTATIONS, st.booleans())
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 def test_queries(data: bytes, mutations: Mutations, tcp: bool) -> None:
     data = mutated(data, mutations)
     elsewhere = Elsewhere()
@@ -112,7 +112,7 @@ def answers() -> list[tuple[Question, bytes]]:
 
 
 @given(st.sampled_from(answers()), MUTATIONS, st.integers(0, 100))
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 def test_answers(case: tuple[Question, bytes], mutations: Mutations, age: int) -> None:
     asked, data = case
     theirs = read_answer(mutated(data, mutations), asked, 99)

@@ -263,7 +263,7 @@ def test_a_refusal_says_why_to_those_who_understand() -> None:
     st.integers(0, 80),
     st.booleans(),
 )
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 def test_mutated_questions(
     changes: list[tuple[int, int]], length: int, tcp: bool
 ) -> None:
@@ -289,7 +289,7 @@ def test_mutated_questions(
     st.lists(st.tuples(st.integers(0, 80), st.integers(0, 255)), max_size=8),
     st.integers(0, 90),
 )
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 def test_mutated_answers(changes: list[tuple[int, int]], length: int) -> None:
     asked = question()
     data = bytearray(reply(asked))
