@@ -133,7 +133,7 @@ async def _join(
         )
     for ports in record.ports or ():
         ports.done()
-    await operation.commit(*record.outcome())
+    await operation.commit(*(() if operation.committed else record.outcome()))
     _attached(services, endpoint, sandbox, record)
     return _Done(joined, answer, record.changes)
 

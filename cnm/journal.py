@@ -147,6 +147,8 @@ class Operation(Rollback):
     step, if there is to be a next start. If the block raises, the pushed undo steps
     run, and the intent is withdrawn; it stays, for the next start, if one of them
     fails. What has been recorded is not undone any more.
+
+    :ivar committed: whether a plan has recorded the outcome
     """
 
     def __init__(
@@ -165,7 +167,8 @@ class Operation(Rollback):
         #: whether an intent is still to be written
         self._due = journal.lasts
         self._planned = planned and journal.in_plans
-        self._committing = self._committed = False
+        self.committed: bool = False
+        self._committing = False
 
     async def __aenter__(self) -> Self:
         if not self._planned:
@@ -204,7 +207,7 @@ class Operation(Rollback):
 
         Ctrl-C may come after the commit.
         """
-        stands = self._committed
+        stands = self.committed
         if self._committing and not stands and exc and not isinstance(exc, Exception):
             with anyio.CancelScope(shield=True):
                 stands = await self._journal.has_ended(self._key)
@@ -216,7 +219,7 @@ class Operation(Rollback):
         :raises StoreError: if that is not possible
         """
         self._committing = True
-        if not self._committed:
+        if not self.committed:
             await self._journal.write(*changes, *self._withdrawal)
 
     def commit_now(self, *changes: Put | Delete) -> None:
@@ -228,7 +231,7 @@ class Operation(Rollback):
             self._committing = True
             with unhurried(to_the_end=True):
                 self._journal.note(*changes, *self._withdrawal)
-            self._committed = True
+            self.committed = True
 
     async def finish(self, *changes: Put | Delete) -> None:
         """Record the outcome of a removal, which stands even if the store fails."""
