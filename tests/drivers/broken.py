@@ -243,7 +243,7 @@ class ActsAgainstItsPlans(Sound):
 #: Each with the rule that it breaks, and a word of what its author is told.
 NETWORK: list[tuple[Callable[[], object], str, str]] = [
     (LeavesTheBridge, "life", "left behind"),
-    (BlocksTheLoop, "life", "network.created blocked the event loop for 0.4 s"),
+    (BlocksTheLoop, "life", "network.created blocked the event loop for 0."),
     (FailsToUndoTwice, "undo twice", "network.deleted failed with nothing left"),
     (NeedsItsState, "undo what never was", "may not rely on the state"),
     (LeavesAHalf, "failure at every step", "left behind"),

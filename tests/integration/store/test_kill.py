@@ -26,14 +26,19 @@ PROCESSES.set_forkserver_preload([writers.__name__])
 
 def killed(
     work: Callable[[Path, Connection], None], path: Path, seconds: float
-) -> list[int]:
-    """Kill a process so long after it has first said something; return all it said."""
+) -> list[float]:
+    """Kill a process so long after it has first said something; return all it said.
+
+    :param seconds: 0 to wait until it has said something else
+    """
     heard, said = PROCESSES.Pipe(duplex=False)
     with heard:
         process = PROCESSES.Process(target=work, args=(path, said))
         process.start()
         said.close()
         numbers = [heard.recv()]
+        if not seconds:
+            numbers.append(heard.recv())
         process.join(seconds)
         assert process.exitcode is None
         process.kill()
@@ -51,7 +56,7 @@ def test_every_record_is_old_or_new(path: Path) -> None:
     for _ in range(ROUNDS):
         said = killed(writers.write, path, chance.random() * 0.08)
         # what the writer before had written, and could not say, counts as well
-        written = anyio.run(_check, path, max(written, *said))
+        written = anyio.run(_check, path, int(max(written, *said)))
     assert written > ROUNDS
 
 
@@ -59,12 +64,15 @@ def test_every_record_is_old_or_new(path: Path) -> None:
 def test_killed_while_it_is_opened(path: Path, layout: int) -> None:
     """Also while the file is made, or brought to the newest layout."""
     chance = random.Random(1)
-    opened = known = 0
+    known = opened = 0
+    took = 0.0
     for _ in range(ROUNDS):
         if layout:
             known = _old(path)
-        seconds = chance.random() * (0.1 if layout else 0.02)
-        opened += sum(killed(writers.open_it, path, seconds))
+        times = killed(writers.open_it, path, chance.random() * 2 * took)
+        if len(times) > 1:
+            opened += 1
+            took = took or times[1] - times[0]
         anyio.run(_open, path, known)
         for each in path.parent.glob(f"{path.name}*"):
             each.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -40,14 +41,14 @@ async def _write(path: Path, said: Connection) -> None:
 
 
 def open_it(path: Path, said: Connection) -> None:
-    """Open a store, and say so before and after that."""
+    """Open a store, and say what time it is before and after that."""
     anyio.run(_open, path, said)
 
 
 async def _open(path: Path, said: Connection) -> None:
     store = SQLiteStore(path)
-    said.send(0)
+    said.send(time.monotonic())
     await store.open()
     await store.put("a", {})
-    said.send(1)
+    said.send(time.monotonic())
     await anyio.sleep_forever()
