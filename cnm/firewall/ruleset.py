@@ -36,6 +36,7 @@ from ..linux.nftables import (
     DROP,
     FAMILY,
     FORWARD,
+    INPUT,
     INTERFACE,
     IPV4,
     IPV6,
@@ -107,6 +108,7 @@ _GUARD = "guard"
 _PUBLISH = "publish"
 _PREROUTING = "prerouting"
 _OUTPUT = "output"
+_INPUT = "input"
 _FORWARD = "forward"
 _POSTROUTING = "postrouting"
 
@@ -123,6 +125,7 @@ CHAINS: dict[str, Hook | None] = {
     _GUARD: Hook("filter", PREROUTING, -300),
     _PREROUTING: Hook("nat", PREROUTING, -100),
     _OUTPUT: Hook("nat", OUTPUT, -100),
+    _INPUT: Hook("filter", INPUT, 0),
     _FORWARD: Hook("filter", FORWARD, 0),
     _POSTROUTING: Hook("nat", POSTROUTING, 100),
 }
@@ -135,6 +138,8 @@ _DROP = ex.counter() + ex.verdict(DROP)
 _RETURN = ex.verdict(RETURN)
 _IPV4_ONLY = ex.equal(ex.NETWORK_PROTOCOL, "ipv4")
 _IPV6_ONLY = ex.equal(ex.NETWORK_PROTOCOL, "ipv6")
+_IS_ICMP = ex.equal(ex.TRANSPORT_PROTOCOL, "icmp")
+_IS_ICMP6 = ex.equal(ex.TRANSPORT_PROTOCOL, "icmpv6")
 _FROM_LOOPBACK = ex.equal(ex.first_octet(ex.SOURCE4), _LOOPBACK_OCTET)
 _TO_LOOPBACK = ex.equal(ex.first_octet(ex.DESTINATION4), _LOOPBACK_OCTET)
 _TO_LOOPBACK6 = ex.equal(ex.DESTINATION6, IPv6Address("::1"))
@@ -156,6 +161,7 @@ def add_ruleset(batch: Batch, fwmark: tuple[int, int] | None = None) -> None:
         batch.add_chain(name, hook)
     _add_guard(batch)
     _add_publishing(batch)
+    _add_input(batch)
     _add_entering(batch, fwmark)
     _add_forwarding(batch)
     _add_postrouting(batch)
@@ -190,6 +196,20 @@ def _add_publishing(batch: Batch) -> None:
         batch.add_rule(chain, ex.verdict(jump(_PUBLISH)))
 
 
+def _add_input(batch: Batch) -> None:
+    """Keep containers from speaking to the host in the name of somebody else."""
+    # of IPv4 the kernel takes nothing that pretends to come from the host itself
+    as_host = _IPV6_ONLY, ex.equal(ex.SOURCE_TYPE, _RTN_LOCAL)
+    batch.add_rule(_INPUT, _FROM_BRIDGE, *as_host, _DROP)
+    # who asks whether an address is free has none
+    nobody = ex.equal(ex.SOURCE6, IPv6Address("::"))
+    batch.add_rule(_INPUT, nobody, _IS_ICMP6, _RETURN)
+    # rp_filter is for IPv4 only, and anybody may loosen it for all links
+    stranger = ex.equal(ex.WAY_BACK, 0)
+    internal = ex.verdict_map(ex.INPUT, LEAVING)
+    batch.add_rule(_INPUT, _FROM_BRIDGE, stranger, internal)
+
+
 def _add_entering(batch: Batch, fwmark: tuple[int, int] | None) -> None:
     """Say what new connections are let into networks, depending on their mode."""
     modes = (IN_NAT.chain, IN_DIRECT.chain, IN_ROUTED.chain)
@@ -197,8 +217,7 @@ def _add_entering(batch: Batch, fwmark: tuple[int, int] | None) -> None:
         batch.add_rule(chain, ex.translated(), _ACCEPT)
         if fwmark is not None:
             batch.add_rule(chain, ex.marked(*fwmark), _ACCEPT)
-    for protocol in ("icmp", "icmpv6"):
-        is_icmp = ex.equal(ex.TRANSPORT_PROTOCOL, protocol)
+    for is_icmp in (_IS_ICMP, _IS_ICMP6):
         batch.add_rule(IN_ROUTED.chain, is_icmp, _ACCEPT)
     for chain in (IN_DIRECT.chain, IN_ROUTED.chain):
         batch.add_rule(chain, ex.member(_PORT4, OPEN4), _ACCEPT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .batch import (
     FORWARD,
     INET,
+    INPUT,
     NFPROTO_IPV4,
     NFPROTO_IPV6,
     OUTPUT,
@@ -59,6 +60,7 @@ __all__ = [
     "FORWARD",
     "Hook",
     "INET",
+    "INPUT",
     "INTERFACE",
     "IPV4",
     "IPV6",

@@ -98,6 +98,7 @@ class Hook:
 
 # include/uapi/linux/netfilter.h, enum nf_inet_hooks
 PREROUTING = 0
+INPUT = 1
 FORWARD = 2
 OUTPUT = 3
 POSTROUTING = 4

@@ -51,8 +51,11 @@ _NETWORK_HEADER = 1
 _TRANSPORT_HEADER = 2
 _NFT_CT_STATE = 0
 _NFT_CT_STATUS = 2
+_NFT_FIB_RESULT_OIF = 1
 _NFT_FIB_RESULT_ADDRTYPE = 3
+_NFTA_FIB_F_SADDR = 1
 _NFTA_FIB_F_DADDR = 2
+_NFTA_FIB_F_IIF = 8
 _NFT_NG_RANDOM = 1
 _NFT_NAT_SNAT = 0
 _NFT_NAT_DNAT = 1
@@ -116,12 +119,9 @@ def _payload(base: int, offset: int, length: int) -> Callable[[int], bytes]:
     )
 
 
-def _load_address_type(register: int) -> bytes:
-    return _expression(
-        "fib",
-        be32(1, register),
-        be32(2, _NFT_FIB_RESULT_ADDRTYPE),
-        be32(3, _NFTA_FIB_F_DADDR),
+def _route(result: int, flags: int) -> Callable[[int], bytes]:
+    return lambda register: _expression(
+        "fib", be32(1, register), be32(2, result), be32(3, flags)
     )
 
 
@@ -146,7 +146,11 @@ PACKET_MARK = Field(MARK, _meta(_NFT_META_MARK))
 #: of TCP, UDP and SCTP alike
 DESTINATION_PORT = Field(PORT, _payload(_TRANSPORT_HEADER, 2, 2))
 #: ``RTN_...`` of the destination in the routing tables: local, unicast ...
-DESTINATION_TYPE = Field(MARK, _load_address_type)
+DESTINATION_TYPE = Field(MARK, _route(_NFT_FIB_RESULT_ADDRTYPE, _NFTA_FIB_F_DADDR))
+#: the same of the source
+SOURCE_TYPE = Field(MARK, _route(_NFT_FIB_RESULT_ADDRTYPE, _NFTA_FIB_F_SADDR))
+#: index of the interface that the packet came in by, 0 if no route leads back there
+WAY_BACK = Field(MARK, _route(_NFT_FIB_RESULT_OIF, _NFTA_FIB_F_SADDR | _NFTA_FIB_F_IIF))
 
 
 def first_octet(address: Field) -> Field:

@@ -9,7 +9,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import ip_address, ip_interface
 
 import pytest
 
@@ -26,7 +26,7 @@ from cnm.firewall.ruleset import (
 )
 from cnm.linux import add_route, namespaces, set_ipv4_configuration, sysctl
 from cnm.linux.nftables import Verdict
-from tests.integration.api.conftest import HOST4, OUTSIDE4, OUTSIDE6
+from tests.integration.api.conftest import OUTSIDE4, OUTSIDE6
 from tests.integration.api.traffic import serving
 from tests.integration.barriers import (
     Barrier,
@@ -38,7 +38,6 @@ from tests.integration.barriers import (
     rule,
     without,
 )
-from tests.integration.firewall.intruder import Letterbox, send, send_spoofed
 from tests.integration.lab import BLOCKED_AFTER, PATIENCE, Namespace, Servers, in_thread
 
 from .reach import Probe, check, none_reached, reach, reach_all, unanswered
@@ -251,48 +250,6 @@ async def test_isolated_mode(controller: cnm.Controller, host: Host) -> None:
         ]
         async with serving(one):
             await check(asked, gateway)
-
-
-async def test_from_an_isolated_network_to_the_host(
-    controller: cnm.Controller, host: Host, outside: Namespace
-) -> None:
-    """Whose other addresses the kernel would answer for, on every link."""
-    alone = await network(
-        controller, "alone", internal=True, gateway_mode_ipv4="isolated"
-    )
-    with ExitStack() as stack:
-        ((_, inside),) = await boxes(controller, stack, one=alone)
-        eth0 = inside.run(lambda: socket.if_nametoindex("eth0"))
-        inside.route.call(add_route(ip_network(HOST4), index=eth0))
-        letterbox = stack.enter_context(Letterbox(None))
-
-        def from_whom() -> str:
-            send(inside, HOST4)
-            return letterbox.source()
-
-        with any_source(host, "alone"):
-            assert from_whom() == "10.9.0.1"
-        assert from_whom() == ""
-
-
-async def test_from_an_internal_network_in_the_name_of_others(
-    controller: cnm.Controller, host: Host
-) -> None:
-    inner = await network(controller, "inner", internal=True)
-    with ExitStack() as stack:
-        ((_, inside),) = await boxes(controller, stack, one=inner)
-        letterbox = stack.enter_context(Letterbox(None))
-        # the gateway's MAC address is not found out under a false name
-        send(inside, "10.9.0.1")
-        assert letterbox.source() == "10.9.0.2"
-
-        def from_whom() -> str:
-            send_spoofed(inside, "10.10.0.2", "10.9.0.1")
-            return letterbox.source()
-
-        with any_source(host, "inner"):
-            assert from_whom() == "10.10.0.2"
-        assert from_whom() == ""
 
 
 @pytest.fixture

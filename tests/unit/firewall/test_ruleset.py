@@ -126,7 +126,7 @@ def test_marked_packets(rules: dict[str, list[str]]) -> None:
 
 def test_whatever_drops_counts(rules: dict[str, list[str]]) -> None:
     dropping = [it for chain in rules.values() for it in chain if "drop" in it]
-    assert len(dropping) == 8
+    assert len(dropping) == 9
     assert all(rule.endswith("counter drop") for rule in dropping)
 
 
