@@ -13,6 +13,7 @@ from cnm.driver import (
 )
 from cnm.linux import (
     REAP_GROUP,
+    BridgePort,
     Placement,
     Request,
     Sockets,
@@ -84,13 +85,14 @@ class Port:
 
         :param master: the bridge, if it is no port of it yet
         """
-        requests = [] if master is None else [set_link(index, master=master)]
-        hairpin = _bridges_are_filtered(sockets)
-        if self.isolated or hairpin:
-            # The forward chain does not see what stays on the bridge. What br_netfilter
-            # translates there may have to go back to where it came from.
-            port = set_bridge_port(index, isolated=self.isolated, hairpin=hairpin)
-            requests.append(port)
+        requests = []
+        if master is not None:
+            # not up for a moment before it is isolated
+            requests += [set_link(index, up=False), set_link(index, master=master)]
+        wanted = self.treatment(sockets)
+        if wanted != BridgePort():
+            isolated, hairpin = wanted.isolated, wanted.hairpin
+            requests.append(set_bridge_port(index, isolated=isolated, hairpin=hairpin))
         # A link-local address on the port would be of no use, and cost duplicate
         # address detection and multicast reports to every other port.
         # An MTU that is too small for IPv6 leaves nothing to configure.
@@ -99,6 +101,15 @@ class Port:
             set_link(index, alias=self.mark, address_generation=generation, up=True)
         )
         return requests
+
+    def treatment(self, sockets: Sockets) -> BridgePort:
+        """Return how the bridge has to treat the port, at least.
+
+        The forward chain does not see what stays on the bridge. What br_netfilter
+        translates there may have to go back to where it came from.
+        """
+        hairpin = _bridges_are_filtered(sockets)
+        return BridgePort(isolated=self.isolated, hairpin=hairpin)
 
     def _forget(self, sockets: Sockets) -> bool:
         """Free the name, if a port that was unplugged is still to be reaped."""

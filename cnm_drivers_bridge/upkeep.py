@@ -15,10 +15,12 @@ from cnm.driver import (
 )
 from cnm.firewall import Firewall, NetworkRules
 from cnm.linux import (
+    BridgePort,
     Link,
     Sockets,
     add_address,
     dump_links,
+    parse_bridge_port,
     parse_link,
     set_link,
 )
@@ -82,21 +84,40 @@ def _lacking(
 
 def _plug_in(sockets: Sockets, known: Bridge, ports: Mapping[str, Port]) -> None:
     """Make links ports of the bridge again, if they are there and are not."""
-    links = _links(sockets) if ports else {}
-    for port in ports.values():
-        link = links.get(port.name)
-        if link is not None and link.alias == port.mark and not _plugged(link, known):
-            port = replace(port, bridge=known.index)
-            sockets.route.call(*port.settings(sockets, link.index, master=known.index))
+    for endpoint, link, _ in _misplaced(sockets, known, ports):
+        port = replace(ports[endpoint], bridge=known.index)
+        if link.alias == port.mark:
+            master = None if link.master == known.index else known.index
+            sockets.route.call(*port.settings(sockets, link.index, master=master))
 
 
-def _links(sockets: Sockets) -> dict[str, Link]:
-    links = map(parse_link, sockets.route.dump(dump_links()))
-    return {link.name: link for link in links}
+def _misplaced(
+    sockets: Sockets, known: Bridge, ports: Mapping[str, Port]
+) -> Iterator[tuple[str, Link, str]]:
+    """Yield endpoints whose link is not the port that it should be, and why.
 
-
-def _plugged(link: Link, bridge: Bridge) -> bool:
-    return link.up and link.master == bridge.index
+    A link that is gone is left out.
+    """
+    if not ports:
+        return
+    # Only the bridge's own ports, and those that it lacks: the host may have thousands.
+    plugged = {}
+    for message in sockets.route.dump(dump_links(master=known.index)):
+        one = parse_link(message)
+        plugged[one.name] = one, parse_bridge_port(message)
+    for endpoint, port in ports.items():
+        own, found = plugged.get(port.name, (None, BridgePort()))
+        link = own or find(sockets, port.name)
+        if link is None:
+            continue
+        if own is None or not link.up:
+            yield endpoint, link, f"is no port of bridge {known.name}, or is down"
+            continue
+        wanted = port.treatment(sockets)
+        if wanted.isolated and not found.isolated:
+            yield endpoint, link, f"is not isolated from others of bridge {known.name}"
+        elif wanted.hairpin and not found.hairpin:
+            yield endpoint, link, "lacks the hairpin mode that br_netfilter needs"
 
 
 def check(
@@ -114,14 +135,10 @@ def check(
     problems = list(_problems(sockets, network, options, known))
     if problems:
         return tuple(Difference(subject=network, problem=it) for it in problems)
-    links = _links(sockets) if ports else {}
+    by_id = {endpoint.id: endpoint for endpoint in endpoints}
     return tuple(
-        Difference(
-            subject=endpoint,
-            problem=f"{link.name} is no port of bridge {known.name}, or is down",
-        )
-        for endpoint in endpoints
-        if (link := links.get(ports[endpoint.id].name)) and not _plugged(link, known)
+        Difference(subject=by_id[endpoint], problem=f"{link.name} {problem}")
+        for endpoint, link, problem in _misplaced(sockets, known, ports)
     )
 
 

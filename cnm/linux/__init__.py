@@ -16,6 +16,7 @@ from .addresses import (
     link_local_address,
     parse_address,
 )
+from .bridge_ports import BridgePort, parse_bridge_port, set_bridge_port
 from .conntrack import (
     forget,
     forget_addresses,
@@ -37,7 +38,6 @@ from .links import (
     dump_links,
     get_link,
     parse_link,
-    set_bridge_port,
     set_ipv4_configuration,
     set_link,
 )
@@ -73,6 +73,7 @@ from .sandboxes import SandboxSockets
 
 __all__ = [
     "BRIDGE_GROUP",
+    "BridgePort",
     "HostRoutes",
     "Kernel",
     "KernelRoute",
@@ -125,6 +126,7 @@ __all__ = [
     "namespaces",
     "original_destination",
     "parse_address",
+    "parse_bridge_port",
     "parse_link",
     "parse_route",
     "set_bridge_port",

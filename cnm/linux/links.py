@@ -55,7 +55,7 @@ _IFLA_IFNAME = 3
 _IFLA_MTU = 4
 _IFLA_LINK = 5
 _IFLA_MASTER = 10
-_IFLA_LINKINFO = 18
+IFLA_LINKINFO = 18
 _IFLA_IFALIAS = 20
 _IFLA_AF_SPEC = 26
 IFLA_GROUP = 27
@@ -64,11 +64,7 @@ _IFLA_EXT_MASK = 29
 _RTEXT_FILTER_SKIP_STATS = 8
 _IFLA_INFO_KIND = 1
 _IFLA_INFO_DATA = 2
-_IFLA_INFO_SLAVE_KIND = 4
-_IFLA_INFO_SLAVE_DATA = 5
 _VETH_INFO_PEER = 1
-_IFLA_BRPORT_MODE = 4
-_IFLA_BRPORT_ISOLATED = 33
 _IFLA_INET_CONF = 1
 _IFLA_INET6_ADDR_GEN_MODE = 8
 
@@ -146,7 +142,7 @@ def parse_link(message: Message) -> Link:
     return Link(
         index=index,
         name=text(found.get(_IFLA_IFNAME)),
-        kind=text(attributes(found.get(_IFLA_LINKINFO, b"")).get(_IFLA_INFO_KIND)),
+        kind=text(attributes(found.get(IFLA_LINKINFO, b"")).get(_IFLA_INFO_KIND)),
         mac=unpack_mac(found.get(_IFLA_ADDRESS)),
         mtu=number(found.get(_IFLA_MTU)),
         master=number(found.get(_IFLA_MASTER)),
@@ -253,7 +249,7 @@ def add_link(
         LINK.pack(0, 0, index, flags, flags)
         + string(_IFLA_IFNAME, name)
         + common
-        + nested(_IFLA_LINKINFO, info)
+        + nested(IFLA_LINKINFO, info)
     )
     flags = NLM_F_CREATE | NLM_F_EXCL
     return Request(RTM_NEWLINK, flags, body, f"add {kind} {name}", _FEATURES[kind])
@@ -298,28 +294,6 @@ def set_link(
     if address_generation is not None:
         parts.append(_address_generation(address_generation))
     return Request(RTM_NEWLINK, 0, b"".join(parts), f"set link {name or index}")
-
-
-def set_bridge_port(
-    index: int, *, isolated: bool | None = None, hairpin: bool | None = None
-) -> Request:
-    """Change a port of a bridge.
-
-    :param isolated: whether it exchanges nothing with other isolated ports
-    :param hairpin: whether frames may leave by the port they came in by
-    """
-    data = b""
-    if hairpin is not None:
-        data += u8(_IFLA_BRPORT_MODE, hairpin)
-    if isolated is not None:
-        data += u8(_IFLA_BRPORT_ISOLATED, isolated)
-    info = nested(
-        _IFLA_LINKINFO,
-        string(_IFLA_INFO_SLAVE_KIND, "bridge"),
-        nested(_IFLA_INFO_SLAVE_DATA, data),
-    )
-    body = _selector(index, "", None) + info
-    return Request(RTM_NEWLINK, 0, body, f"set bridge port {index}")
 
 
 def set_ipv4_configuration(index: int, **settings: int) -> Request:

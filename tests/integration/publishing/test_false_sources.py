@@ -41,7 +41,7 @@ def solicitation(target: IPv6Address) -> bytes:
         total = (total & 0xFFFF) + (total >> 16)
     body = body[:2] + (~total & 0xFFFF).to_bytes(2, "big") + body[4:]
     header = Struct("!IHBB").pack(6 << 28, len(body), socket.IPPROTO_ICMPV6, 255)
-    return header + ends + body
+    return bytes(header + ends + body)
 
 
 class Visitors(Closing):
