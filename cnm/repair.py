@@ -16,6 +16,7 @@ from .endpoint import Endpoint
 from .errors import CNMError, NetworkNotFound
 from .events import FirewallRebuilt, NetworkRestored
 from .findings import Findings
+from .firewall import forget_unseen
 from .inspection import Damage, check_network, examine_all, expected
 from .interfaces import reconfigure
 from .linux import Link, delete_link
@@ -127,6 +128,7 @@ async def put_table_back(services: Services) -> bool:
     """Make the nftables table anew if it is gone; return whether it was."""
     gone = await services.kernel.run(services.firewall.mend)
     if gone:
+        await services.kernel.run(forget_unseen, services.firewall)
         _logger.warning("somebody removed the nftables table; it is back")
         services.bus.publish(FirewallRebuilt(controller=services.name))
     return gone
@@ -135,6 +137,7 @@ async def put_table_back(services: Services) -> bool:
 async def _mend_table(services: Services) -> None:
     if not await put_table_back(services):
         await services.kernel.run(services.firewall.rebuild)
+        await services.kernel.run(forget_unseen, services.firewall)
     await services.admit()
 
 

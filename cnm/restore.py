@@ -22,7 +22,7 @@ from .events import (
     SandboxDeleted,
 )
 from .findings import Findings
-from .firewall import Firewall, adopt_forwarding
+from .firewall import Firewall, adopt_forwarding, forget_unseen
 from .inspection import Damage, Expected, expected, missing
 from .linux import SandboxSockets, Sockets, namespaces
 from .linux.lifelines import NO_PROCESS, find_process
@@ -88,6 +88,8 @@ async def restore(services: Services) -> RestoreReport:
     await repair.remake(services, damages, findings)
     firewall = services.firewall
     await services.kernel.run(firewall.mend if guarded else firewall.rebuild)
+    if guarded:
+        await services.kernel.run(forget_unseen, firewall)
     await services.admit()
     await services.kernel.run(sweep, services, findings)
     return RestoreReport(entries=findings.entries, seconds=time.monotonic() - began)

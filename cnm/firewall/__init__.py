@@ -11,6 +11,7 @@ from .foreign import Obstacle, admit, dismiss, obstacles
 from .forwarding import adopt_forwarding, close_forwarding, open_forwarding
 from .network import Mode, NetworkRules
 from .table import Firewall, NftSockets, table_name, tables
+from .unseen import forget_unseen
 
 __all__ = [
     "Element",
@@ -23,6 +24,7 @@ __all__ = [
     "adopt_forwarding",
     "close_forwarding",
     "dismiss",
+    "forget_unseen",
     "obstacles",
     "open_forwarding",
     "table_name",

@@ -89,6 +89,7 @@ class Firewall:
         self._elements: _Elements = {}
         self._use = use
         self._ports: set[int] = set()
+        self._put_back = False
 
     def __contains__(self, element: Element) -> bool:
         """Tell whether an element ought to be in the table."""
@@ -100,6 +101,12 @@ class Firewall:
         with self._lock:
             elements = [it for it in self._elements.values() if it.set is BRIDGES]
         return tuple(sorted(str(element.key[0]) for element in elements))
+
+    @property
+    def elements(self) -> tuple[Element, ...]:
+        """What ought to be in the table."""
+        with self._lock:
+            return tuple(self._elements.values())
 
     def has_changed_by(self, port: int) -> bool:
         """Tell whether the table has been changed by way of a netlink socket."""
@@ -133,7 +140,9 @@ class Firewall:
         batch.add_elements(change.added.values())
         try:
             if not self._commit_if_there(sockets, batch):
+                gone = not self.exists(sockets)
                 self._rebuild(sockets, change.wanted())
+                self._put_back |= gone
         except NetlinkError as exc:
             if exc.errno in _UNCERTAIN:
                 self._rebuild(sockets, self._elements)
@@ -157,13 +166,14 @@ class Firewall:
     def mend(self, sockets: NftSockets) -> bool:
         """Make the table anew if it ought to be there, and is not.
 
-        :return: whether it was missing
+        :return: whether it was missing, or has been found missing by an :meth:`update`
         """
         with self._lock:
-            if not self._built or self.exists(sockets):
-                return False
-            self._rebuild(sockets, self._elements)
-            return True
+            if self._built and not self.exists(sockets):
+                self._rebuild(sockets, self._elements)
+                self._put_back = True
+            was_missing, self._put_back = self._put_back, False
+            return was_missing
 
     def check(self, sockets: NftSockets) -> tuple[str, ...]:
         """Say what is wrong with the table; nothing if all is as it should be."""

@@ -177,6 +177,19 @@ def test_an_update_notices_that_something_is_gone(
     assert len(list_chains(host.nft, "cnm")) == len(CHAINS)
 
 
+def test_what_an_update_puts_back_is_told(host: Namespace, firewall: Firewall) -> None:
+    """Others hear of a table that was gone, whoever has noticed it first."""
+    firewall.rebuild(host)
+    assert not firewall.mend(host)
+    batch = Batch(firewall.table)
+    batch.delete_table()
+    commit(host.nft, batch)
+    firewall.update(host, add=[Element(BRIDGES, ("front",))])
+    assert firewall.exists(host)
+    assert firewall.mend(host)
+    assert not firewall.mend(host)
+
+
 def test_removal(host: Namespace, firewall: Firewall) -> None:
     firewall.remove(host)
     firewall.rebuild(host)
