@@ -183,7 +183,12 @@ class Firewall:
             if not self.exists(sockets):
                 return ("it is gone",)
             elements = tuple(self._elements.values())
-            return tuple(missing(sockets.nft, self.table, elements, self._fwmark))
+            try:
+                return tuple(missing(sockets.nft, self.table, elements, self._fwmark))
+            except NetlinkError as exc:
+                if exc.errno != errno.ENOENT:
+                    raise
+                return ("it is gone",)  # by now
 
     def remove(self, sockets: NftSockets) -> None:
         """Delete the table; no error if it is gone. Later updates are taken down."""
@@ -235,12 +240,13 @@ class Firewall:
         batch = Batch(self.table)
         batch.requests += ours.requests
         before = generation(nft)
-        if self.table in list_tables(nft):
-            keep_administration(nft, batch)
         try:
+            if self.table in list_tables(nft):
+                keep_administration(nft, batch)
             commit(nft, batch, generation=before)
         except NetlinkError as exc:
-            if exc.errno != errno.ERESTART:
+            gone = exc.errno == errno.ENOENT and generation(nft) != before
+            if exc.errno != errno.ERESTART and not gone:
                 raise
             return False
         return True

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cnm.errors import ConflictError, InvalidError, NetlinkError
-from cnm.firewall import Element, Firewall, table_name, tables
+from cnm.firewall import (
+    Element,
+    Firewall,
+    administration,
+    completeness,
+    table_name,
+    tables,
+)
 from cnm.firewall.ruleset import ANY4, BRIDGES, CHAINS, PUB4, SAME, SETS, USER
 from cnm.linux import NETLINK_NETFILTER, NetlinkSocket
 from cnm.linux.nftables import (
@@ -188,6 +195,43 @@ def test_what_an_update_puts_back_is_told(host: Namespace, firewall: Firewall) -
     assert firewall.exists(host)
     assert firewall.mend(host)
     assert not firewall.mend(host)
+
+
+def vanish(host: Namespace, monkeypatch: pytest.MonkeyPatch, module: object) -> None:
+    """Have somebody delete the table once, just before elements of it are listed."""
+    left = ["cnm"]
+
+    def listed(nft: NetlinkSocket, table: str, name: str) -> list[bytes]:
+        while left:
+            batch = Batch(left.pop())
+            batch.delete_table()
+            commit(host.nft, batch)
+        return list_elements(nft, table, name)
+
+    monkeypatch.setattr(module, "list_elements", listed)
+
+
+def test_a_table_that_goes_while_it_is_looked_at(
+    host: Namespace, firewall: Firewall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    firewall.update(host, add=[WEB])
+    firewall.rebuild(host)
+    vanish(host, monkeypatch, completeness)
+    assert firewall.check(host) == ("it is gone",)
+
+
+def test_a_table_that_goes_while_it_is_put_back(
+    host: Namespace, firewall: Firewall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    firewall.update(host, add=[WEB])
+    firewall.rebuild(host)
+    batch = Batch("cnm")
+    batch.add_set(Set("theirs", (PORT,)))
+    batch.add_rule(USER, ex.member(ex.DESTINATION_PORT, Set("theirs", (PORT,))))
+    commit(host.nft, batch)
+    vanish(host, monkeypatch, administration)
+    firewall.rebuild(host)
+    assert in_kernel(host, ANY4) == 1
 
 
 def test_removal(host: Namespace, firewall: Firewall) -> None:
