@@ -18,7 +18,7 @@ E_co = TypeVar("E_co", bound=Event, covariant=True)
 class Subscription(Generic[E_co]):
     """An ordered stream of events; iterate over it with ``async for``.
 
-    The iteration ends when the controller stops.
+    The iteration ends when the controller stops, or the block of the subscription.
 
     :raises SubscriberTooSlow: from the iteration, after the events that were buffered,
         if the buffer has run full
@@ -38,7 +38,7 @@ class Subscription(Generic[E_co]):
     async def __anext__(self) -> E_co:
         try:
             return cast("E_co", await self._receive.receive())
-        except anyio.EndOfStream:
+        except (anyio.EndOfStream, anyio.ClosedResourceError):
             if self.too_slow:
                 raise SubscriberTooSlow(
                     f"the subscription ended: {self._buffer} events were waiting"

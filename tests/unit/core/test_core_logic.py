@@ -253,9 +253,11 @@ async def test_bus() -> None:
         assert await anext(one) == rebuilt
         with pytest.raises(SubscriberTooSlow):
             await anext(one)
-    async with bus.subscribe((Event,), 1):
-        pass
+    async with bus.subscribe((Event,), 1) as over:
+        bus.publish(started)
     bus.publish(started)
+    # whoever has been busy with an event meanwhile
+    assert [event async for event in over] == []
 
 
 # --- records --------------------------------------------------------------------------
