@@ -8,8 +8,12 @@ pass over what is gone already.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
+from itertools import chain
 from typing import TypeAlias, cast
+
+import anyio
 
 from . import allocation, interfaces, leaving, naming, publishing, sandbox_plans
 from .dns import undo_redirection
@@ -24,7 +28,8 @@ from .records import endpoint_info, network_info, sandbox_info
 from .reports import Outcome, Subject
 from .sandbox import Sandbox
 from .services import Services
-from .store import Delete
+from .store import Delete, Record
+from .turns import gather
 from .types import JSON, EndpointInfo
 
 _logger = logging.getLogger(__name__)
@@ -35,21 +40,66 @@ _Deal: TypeAlias = "Callable[[Services, Value, Findings], Awaitable[Subject | No
 
 
 async def resolve(services: Services, findings: Findings) -> None:
-    """Deal with all intents that are left; one that cannot be dealt with stays."""
+    """Deal with all intents that are left; one that cannot be dealt with stays.
+
+    What has to do with one network, or with one sandbox, is done in order.
+    """
     intents = await services.store.scan(INTENT)
     by_deed = sorted(intents, key=lambda it: list(_DEALS).index(_deed(it.value)))
+    last: dict[str, anyio.Event] = {}
+    jobs = []
     for record in by_deed:
-        deed = _deed(record.value)
-        outcome, deal = _DEALS[deed]
-        try:
-            subject = await deal(services, record.value, findings)
-        except CNMError as exc:
-            what = f"{deed} of {str(record.value['object'])[:12]}"
-            findings.add(what, "failed", f"it was interrupted: {told(exc)}")
-            continue
-        if subject is not None:
-            findings.add(subject, outcome, f"{deed} was interrupted")
-        await services.journal.write(Delete(record.key))
+        ids = _concerned(services, record.value)
+        before = [last[identity] for identity in ids if identity in last]
+        done = anyio.Event()
+        last |= dict.fromkeys(ids, done)
+        jobs.append(partial(_resolve, services, record, before, done, findings))
+    if resolved := list(chain.from_iterable(await gather(jobs))):
+        await services.journal.write(*resolved)
+
+
+async def _resolve(
+    services: Services,
+    intent: Record,
+    before: Iterable[anyio.Event],
+    done: anyio.Event,
+    findings: Findings,
+) -> list[Delete]:
+    """Deal with an intent when others have been dealt with; return what is to go."""
+    for other in before:
+        await other.wait()
+    await services.turns.take()
+    deed = _deed(intent.value)
+    outcome, deal = _DEALS[deed]
+    try:
+        subject = await deal(services, intent.value, findings)
+    except CNMError as exc:
+        what = f"{deed} of {str(intent.value['object'])[:12]}"
+        findings.add(what, "failed", f"it was interrupted: {told(exc)}")
+        return []
+    finally:
+        done.set()
+    if subject is not None:
+        findings.add(subject, outcome, f"{deed} was interrupted")
+    return [Delete(intent.key)]
+
+
+def _concerned(services: Services, value: Value) -> set[str]:
+    """Return the ids of the networks and sandboxes that an intent has to do with."""
+    identity = str(value["object"])
+    ids = {identity}
+    if isinstance(record := value.get("endpoint"), Mapping):
+        ids.add(str(record["network"]))
+    if isinstance(sandbox := value.get("sandbox"), str):
+        ids.add(sandbox)
+    whole = services.networks.get(identity) or services.sandboxes.get(identity)
+    parts = (identity, *cast("Iterable[str]", value.get("endpoints", ())))
+    known = filter(None, map(services.networks.endpoints.get, parts))
+    for endpoint in (*(whole.endpoints if whole else ()), *known):
+        ids.add(endpoint.network.id)
+        if endpoint.sandbox is not None:
+            ids.add(endpoint.sandbox.id)
+    return ids
 
 
 def _deed(value: Value) -> Deed:

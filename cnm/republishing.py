@@ -7,15 +7,17 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain, groupby, islice, starmap
+from itertools import chain, islice, starmap
 from typing import TYPE_CHECKING
 
 from .errors import CNMError, PortInUse
 from .findings import Findings
 from .linux import Sockets
+from .plugins import Driver
 from .publishing import Publishing, tell
-from .roles import NOTHING, Member, Role, change_of, roles
+from .roles import NOTHING, Change, Member, Role, change_of, roles
 from .services import Services
+from .turns import gather
 from .types import PortBinding, PortRequest, SandboxInfo
 
 if TYPE_CHECKING:
@@ -46,17 +48,31 @@ async def restore(
 ) -> None:
     """Publish again what endpoints of sandboxes published before a restart.
 
-    A port that somebody has taken meanwhile is left out, and reported; it is tried
-    again when the sandbox's ports change.
+    No driver waits for another one. A port that somebody has taken meanwhile is left
+    out, and reported; it is tried again when the sandbox's ports change.
     """
-    due = chain.from_iterable(starmap(_formerly_published, sandboxes))
+    by_driver: dict[Driver, list[_Restoring]] = {}
+    for each in chain.from_iterable(starmap(_formerly_published, sandboxes)):
+        by_driver.setdefault(each.endpoint.handler, []).append(each)
+    jobs = [partial(_restore, services, it, findings) for it in by_driver.values()]
+    changes = tuple(chain.from_iterable(await gather(jobs)))
+    if records := [it.record() for it in changes if it.gone or it.new]:
+        await services.journal.write(*records)
+    for change in changes:
+        change.endpoint.note(change)
+
+
+async def _restore(
+    services: Services, endpoints: Iterable[_Restoring], findings: Findings
+) -> list[Change]:
+    """Publish again what endpoints of one driver published, one after the other."""
+    due, changes = iter(endpoints), []
     while together := tuple(islice(due, _TOGETHER)):
         for each in together:
             await each.prepare(services)
-        for _, some in groupby(together, lambda it: it.endpoint.handler):
-            await _publish_together(services, tuple(some))
-        for each in together:
-            await each.note(services, findings)
+        await _publish_together(services, together)
+        changes += [await each.conclude(services, findings) for each in together]
+    return changes
 
 
 def _formerly_published(
@@ -112,8 +128,8 @@ class _Restoring:
         except CNMError as exc:
             self.error = exc
 
-    async def note(self, services: Services, findings: Findings) -> None:
-        """Report, record and note what has become of it."""
+    async def conclude(self, services: Services, findings: Findings) -> Change:
+        """Report what has become of it, and return that: to be stored, and noted."""
         sandbox, endpoint, info = self._sandbox, self.endpoint, self._info
         role, error = self._role, self.error
         ports: tuple[PortBinding, ...] = ()
@@ -128,10 +144,7 @@ class _Restoring:
             ports = self._publishing.done()
         if ports != info.ports:
             info = replace(info, ports=ports)
-        change = change_of(endpoint, sandbox, role, info)
-        if change.gone or change.new:
-            await services.journal.write(change.record())
-        endpoint.note(change)
+        return change_of(endpoint, sandbox, role, info)
 
 
 async def _publish_together(services: Services, some: Sequence[_Restoring]) -> None:

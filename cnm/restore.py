@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from types import NoneType
 from typing import cast
 
@@ -158,7 +159,7 @@ async def _bind_again(services: Services, info: SandboxInfo, since: int) -> None
 
 
 async def _restore_networks(services: Services, findings: Findings) -> None:
-    """Restore networks, and then all endpoints, in the order of joining."""
+    """Restore networks, and then their endpoints."""
     endpoints = sorted(await services.store.scan(ENDPOINT), key=_order)
     joined: dict[str, list[Record]] = {}
     for record in endpoints:
@@ -170,8 +171,13 @@ async def _restore_networks(services: Services, findings: Findings) -> None:
     known: dict[str, EndpointInfo] = {}
     for mine in await gather(jobs, PATIENCE):
         known |= mine
+    by_network: dict[str, list[Record]] = {}
     for record in endpoints:
-        await _restore_endpoint(services, record.value, known, findings)
+        by_network.setdefault(str(record.value["network"]), []).append(record)
+    restore = partial(_restore_endpoints, services, known, findings)
+    changes = await gather(partial(restore, it) for it in by_network.values())
+    if written := list(chain.from_iterable(changes)):
+        await services.journal.write(*written)
 
 
 def _order(record: Record) -> tuple[int, str]:
@@ -249,25 +255,38 @@ async def _tell_restored(
 # --- endpoints ------------------------------------------------------------------------
 
 
-async def _restore_endpoint(
+async def _restore_endpoints(
     services: Services,
-    value: Mapping[str, JSON],
     known: Mapping[str, EndpointInfo],
     findings: Findings,
-) -> None:
+    records: Iterable[Record],
+) -> list[Put | Delete]:
+    """Restore the endpoints of a network; return what is to be stored."""
+    restore = partial(_restore_endpoint, services, known, findings)
+    changes = [await restore(record.value) for record in records]
+    return [change for change in changes if change is not None]
+
+
+async def _restore_endpoint(
+    services: Services,
+    known: Mapping[str, EndpointInfo],
+    findings: Findings,
+    value: Mapping[str, JSON],
+) -> Put | Delete | None:
+    """Restore an endpoint; return what is to be stored, if it is not as it was."""
     network = services.networks.get(str(value["network"]))
     if network is None or network.handler is None:
         findings.add(
             f"endpoint {value['name']!r}", "dropped", "it has lost its network"
         )
-        await services.journal.write(Delete(ENDPOINT + str(value["id"])))
-        return
+        return Delete(ENDPOINT + str(value["id"]))
     attachment = attachment_of(value)
     info = known.get(str(value["id"])) or endpoint_info(value, network.info)
     if info.network is not network.info:
         info = replace(info, network=network.info)
     problem = network.fault or await _restore_addresses(services, info)
     sandbox = services.sandboxes.get(attachment.sandbox) if attachment else None
+    change = None
     if attachment is not None and sandbox is None:
         left = findings.lost.get(attachment.sandbox)
         if left is not None and not network.fault:
@@ -279,8 +298,7 @@ async def _restore_endpoint(
                     "what endpoint %r has left may remain: %s", info.name, exc
                 )
         attachment, info = None, replace(info, ports=())
-        record = endpoint_record(info, None)
-        await services.journal.write(Put(ENDPOINT + info.id, record))
+        change = Put(ENDPOINT + info.id, endpoint_record(info, None))
         findings.add(info, "detached", "its sandbox is gone")
     elif problem:
         findings.add(info, "failed", problem)
@@ -292,6 +310,7 @@ async def _restore_endpoint(
     if attachment is not None and sandbox is not None:
         services.joins = max(services.joins, attachment.order)
         sandbox.attach(endpoint)
+    return change
 
 
 async def _restore_addresses(services: Services, info: EndpointInfo) -> str:

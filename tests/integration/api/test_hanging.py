@@ -8,12 +8,18 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
+import cnm
 from cnm import Controller, restore, workers
+from cnm.journal import Deed
 from cnm.lifecycle import remove_table
-from cnm.linux import Sockets, delete_link
+from cnm.linux import Sockets, delete_link, namespaces
+from cnm.records import network_record
+from cnm.store import Put
+from cnm.types import JSON, NetworkState
 from cnm.workers import Workers
 
 from .fakes import LastingStore, Slow
@@ -27,7 +33,7 @@ class World:
 
     def __init__(self) -> None:
         self.store = LastingStore()
-        self.drivers = {"slow": Slow(), "other": Slow()}
+        self.drivers: dict[str, Slow] = {"slow": Slow(), "other": Slow()}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Controller]:
@@ -36,9 +42,10 @@ class World:
             yield controller
 
     async def make(self, controller: Controller) -> None:
-        for name in self.drivers:
+        for number, name in enumerate(self.drivers):
             network = await controller.create_network(name, name)
-            await network.connect(await controller.create_sandbox(name))
+            sandbox = await controller.create_sandbox(name)
+            await network.connect(sandbox, ports=[f"{8000 + number}:80"])
 
     async def both(
         self, event: str, operation: Callable[[], Coroutine[object, object, object]]
@@ -108,6 +115,120 @@ async def test_when_a_controller_starts(world: World) -> None:
             await world.remove(controller)
 
     await world.both("endpoint.joined", start_again)
+
+
+async def test_what_a_start_publishes_again(world: World) -> None:
+    async with world.running() as controller:
+        await world.make(controller)
+
+    async def start() -> None:
+        async with world.running() as controller:
+            ports = [
+                it.ports for it in controller._services.networks.endpoints.values()
+            ]
+            assert all(ports)
+            await world.remove(controller)
+
+    await world.both("endpoint.published", start)
+
+
+@pytest.mark.parametrize(
+    ("deed", "event"),
+    [
+        ("network.create", "network.deleted"),
+        ("endpoint.leave", "endpoint.left"),
+        ("endpoint.delete", "endpoint.deleted"),
+        ("sandbox.delete", "endpoint.left"),
+        ("network.delete", "network.deleted"),
+    ],
+)
+async def test_what_was_interrupted(world: World, deed: Deed, event: str) -> None:
+    async with world.running() as controller:
+        await world.make(controller)
+        for network in controller.networks:
+            (endpoint,) = network.endpoints
+            subjects = {"network": network, "sandbox": endpoint.sandbox}
+            subject = subjects.get(deed.partition(".")[0], endpoint)
+            assert subject is not None
+            value: dict[str, JSON] = {"deed": deed, "object": subject.id}
+            value |= {"endpoints": [endpoint.id], "force": True}
+            if deed == "network.create":
+                value["network"] = network_record(network.info, NetworkState())
+            await world.store.transaction(Put(f"intent/{subject.id}/{deed}", value))
+
+    async def start() -> None:
+        async with world.running() as controller:
+            assert await world.store.scan("intent/") == ()
+            assert len(controller.restored.of("undone", "completed")) == 2
+            await world.remove(controller)
+
+    await world.both(event, start)
+
+
+async def test_what_is_left_of_lost_sandboxes(world: World) -> None:
+    async with world.running() as controller:
+        await world.make(controller)
+        for sandbox in controller.sandboxes:
+            await anyio.to_thread.run_sync(namespaces.unpin, sandbox.key)
+
+    async def start() -> None:
+        async with world.running() as controller:
+            assert controller.restored.counts == {
+                "kept": 2,
+                "detached": 2,
+                "dropped": 2,
+            }
+            await world.remove(controller)
+
+    await world.both("endpoint.left", start)
+
+
+class OneByOne(Slow):
+    """Counts what it does at the same time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_once = self.most = 0
+
+    async def wait(self, event: cnm.Event) -> None:
+        self.at_once += 1
+        self.most = max(self.most, self.at_once)
+        for _ in range(10):
+            await anyio.lowlevel.checkpoint()
+        self.at_once -= 1
+
+
+async def test_things_of_one_network_are_done_in_order(world: World) -> None:
+    driver = OneByOne()
+    world.drivers = {"one": driver}
+    async with world.running() as controller:
+        await world.make(controller)
+        (network,) = controller.networks
+        others = [await network.create_endpoint(name) for name in ("two", "three")]
+        (joined,) = controller.sandboxes[0].endpoints
+        deeds: list[tuple[Deed, str]] = [
+            ("network.delete", network.id),
+            ("sandbox.delete", controller.sandboxes[0].id),
+            *(("endpoint.delete", it.id) for it in others),
+            ("ports.change", joined.id),
+        ]
+        for deed, identity in deeds:
+            value: dict[str, JSON] = {"deed": deed, "object": identity}
+            value |= {"endpoints": [joined.id], "force": False}
+            await world.store.transaction(Put(f"intent/{identity}/{deed}", value))
+    driver.calls.clear()
+    async with world.running() as controller:
+        assert (controller.networks, controller.sandboxes) == ((), ())
+        assert driver.most == 1
+        assert driver.calls[-6:] == [
+            "endpoint.deleted",
+            "endpoint.deleted",
+            "endpoint.unpublished",
+            "endpoint.left",
+            "endpoint.deleted",
+            "network.deleted",
+        ]
+        await world.remove(controller)
 
 
 def _delete_interfaces(sockets: Sockets, controller: Controller) -> None:

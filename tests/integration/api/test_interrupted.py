@@ -246,14 +246,13 @@ async def test_what_was_being_made_is_undone(path: Path) -> None:
     async with controller() as running:
         undone = {str(entry.subject) for entry in running.restored.of("undone")}
         assert len(undone) == 3
-        assert fake.calls == [
-            "network.deleted",
-            "endpoint.deleted",
-            "endpoint.left",
-        ]
+        # things of one network are undone in order
+        fake.calls.remove("network.deleted")
+        assert fake.calls == ["endpoint.deleted", "endpoint.left"]
         # what a driver remembers on its own is given back
         pool = network.info.ipam_data[0].pool_id
-        assert keeper.released == [("1" * 64, pool), (other.id, other.address)]
+        expected = {("1" * 64, pool), (other.id, other.address)}
+        assert set(keeper.released) == expected
         assert await running._services.store.scan("intent/") == ()
         network = running.network("net")
         assert [each.name for each in network.endpoints] == ["ep"]
