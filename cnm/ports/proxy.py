@@ -11,6 +11,7 @@ import errno
 import logging
 import socket
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
@@ -98,7 +99,7 @@ class Proxy:
             if wanted:
                 opened = await self._kernel.run(self._listen, wanted, requests)
                 for former in _alike(self._redirected, opened):
-                    _close(self._redirected.pop(former))
+                    self._make_way(self._redirected.pop(former))
                 self._redirected |= opened
                 for listener in opened.values():
                     self._start(listener, None)
@@ -215,6 +216,15 @@ class Proxy:
                 assert self._tasks is not None
                 self._tasks.start_soon(self._converse, client, place)
                 await anyio.lowlevel.checkpoint()
+
+    def _make_way(self, listener: socket.socket) -> None:
+        """Close a socket that nothing comes to any more; serve who has come to it."""
+        if self._tasks is not None and listener.type == socket.SOCK_STREAM:
+            with suppress(OSError):
+                while True:
+                    client, _ = listener.accept()
+                    self._tasks.start_soon(self._converse, client, None)
+        _close(listener)
 
     async def _cannot_accept(self, error: OSError) -> None:
         """Say so once, and leave time for something to be closed."""

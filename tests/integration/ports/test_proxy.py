@@ -8,7 +8,7 @@ import resource
 import socket
 import struct
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 
 import anyio
 import pytest
@@ -16,6 +16,7 @@ import pytest
 from cnm.firewall import Firewall
 from cnm.linux import Kernel
 from cnm.ports import PortMapper, Proxy
+from cnm.ports.places import HostPort
 from tests.integration.lab import BLOCKED_AFTER
 
 from .peer import Peer
@@ -283,3 +284,30 @@ async def test_the_proxy_makes_way(world: World, proto: str) -> None:
             await it.mapper.publish(publication)
             assert "box" in await world.ask(world.host, "::1", port, proto)
         assert "box" in await world.ask(world.host, "::1", 8080, proto)
+
+
+async def test_who_has_come_before_it_makes_way_is_served(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept = Proxy._accept
+
+    async def accept_later(
+        proxy: Proxy, listener: socket.socket, place: HostPort | None
+    ) -> None:
+        if listener.getsockname()[1] != 65535:
+            await accept(proxy, listener, place)
+
+    monkeypatch.setattr(Proxy, "_accept", accept_later)
+    async with publisher(world) as it:
+        await it.mapper.publish(world.publication("7:7", **ONLY4))
+        with Peer.server(world.box, 7) as listener, ExitStack() as stack:
+            clients = [await Peer.client(world.host, "::1", 7) for _ in range(20)]
+            wanted = world.publication("[::1]:65535:7", endpoint_id="b", **ONLY4)
+            await it.mapper.publish(wanted)
+            clients.append(await Peer.client(world.host, "::1", 65535))
+            for client in clients:
+                stack.enter_context(client)
+                server = stack.enter_context(await listener.accept())
+                await server.send(b"welcome")
+            for client in clients:
+                assert await client.receive() == b"welcome"
