@@ -11,18 +11,24 @@ from types import NoneType
 
 import anyio
 
-from . import allocation, attaching, inspection, joining, republishing
+from . import (
+    allocation,
+    attaching,
+    inspection,
+    interfaces,
+    joining,
+    republishing,
+)
 from .endpoint import Endpoint
-from .errors import CNMError, NetworkNotFound
+from .errors import CNMError, KernelError, NetworkNotFound, told
 from .events import FirewallRebuilt, NetworkRestored
 from .findings import Findings
 from .firewall import forget_unseen
 from .inspection import Damage, check_network, examine_all, expected
-from .interfaces import reconfigure
 from .linux import Link, delete_link
 from .network import Network
 from .plugins import Driver
-from .reports import Difference
+from .reports import Difference, Outcome
 from .sandbox import Sandbox
 from .services import Services
 from .turns import gather
@@ -50,6 +56,32 @@ async def remake(
             findings.add(endpoint.info, "remade", damage.problem)
 
     await gather(partial(rejoin, *each) for each in damages)
+
+
+async def vacate(services: Services, findings: Findings) -> None:
+    """Have endpoints leave the host's own network, which earlier versions let in.
+
+    They could not join it now, and are not made again if they are gone.
+    """
+
+    async def leave(sandbox: Sandbox) -> None:
+        strangers = [it for it in sandbox.endpoints if it.interface]
+        try:
+            home = await services.kernel.run(interfaces.is_home, sandbox.key)
+        except KernelError:
+            return  # it has gone meanwhile
+        if not home:
+            return
+        reason = f"sandbox {sandbox.name!r} is in the host's own network"
+        for endpoint in strangers:
+            try:
+                await endpoint.leave()
+            except CNMError as exc:
+                reason = f"{reason}: {told(exc)}"
+            outcome: Outcome = "failed" if endpoint.joined else "detached"
+            findings.add(endpoint.info, outcome, reason)
+
+    await gather(partial(leave, it) for it in services.sandboxes if it.adopted)
 
 
 async def repair(services: Services) -> tuple[Difference, ...]:
@@ -251,7 +283,7 @@ async def _mend_interface(
     elif damages and endpoint.attachment is not None:
         info, index = endpoint.info, endpoint.attachment.index
         addresses = attaching.addresses(info)
-        plan = partial(reconfigure, mac=info.mac, addresses=addresses)
+        plan = partial(interfaces.reconfigure, mac=info.mac, addresses=addresses)
         await services.kernel.run(plan, sandbox.key, index)
         await sandbox.reroute()
 

@@ -83,6 +83,7 @@ async def restore(services: Services) -> RestoreReport:
     published = ((sandbox.info, sandbox.members()) for sandbox in services.sandboxes)
     await republishing.restore(services, published, findings)
     await interrupted.resolve(services, findings)
+    await repair.vacate(services, findings)
     gone = [Delete(SANDBOX + identity) for identity in findings.lost]
     if gone:
         await services.journal.write(*gone)

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 import cnm
-from cnm import Controller, SQLiteStore
+from cnm import Controller, SQLiteStore, joining
 from cnm.lifecycle import remove_table
 from cnm.linux import NetlinkSocket, dump_routes, parse_route
 
@@ -84,6 +84,53 @@ async def test_the_hosts_own_network_is_left_alone(
             await network.connect(box)
         assert network.endpoints == ()
     assert (host_links(), default_routes()) == (before, [])
+
+
+async def test_a_start_leaves_the_hosts_own_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Earlier versions let networks in."""
+
+    async def let_in(*args: object) -> None:
+        pass
+
+    store = SQLiteStore(tmp_path / "journal.db")
+    before = host_links()
+    async with Controller(store=store) as controller:
+        front = await controller.create_network("front")
+        back = await controller.create_network("back", internal=True)
+        host = await controller.create_network("host", "host")
+        box = await controller.create_sandbox("box", netns="host")
+        with monkeypatch.context() as patch:
+            patch.setattr(joining, "_check_namespace", let_in)
+            await front.connect(box, ports=["8080:80"])
+            await back.connect(box)
+        twin = await controller.create_sandbox("twin", netns="host")
+        await host.connect(twin)
+        assert len(default_routes()) == 1
+    async with Controller(store=store) as controller:
+        box = controller.sandbox("box")
+        assert box.endpoints == ()
+        assert default_routes() == []
+        links = {link for it in controller.networks for link in it.links}
+        assert len(host_links()) == len(before) + len(links)
+        reasons = {it.detail for it in controller.restored.of("detached")}
+        assert reasons == {"sandbox 'box' is in the host's own network"}
+        assert controller.restored.counts == {"kept": 6, "detached": 2}
+        assert await controller.check() == ()
+        for name in ("front", "back"):
+            (endpoint,) = controller.network(name).endpoints
+            assert (endpoint.joined, endpoint.ports) == (False, ())
+        async with serving(box), await anyio.connect_tcp("127.0.0.1", 80) as stream:
+            assert await stream.receive() == b"127.0.0.1"
+    async with Controller(store=store) as controller:
+        assert {it.outcome for it in controller.restored.entries} == {"kept"}
+        for sandbox in controller.sandboxes:
+            await sandbox.delete()
+        for network in controller.networks:
+            await network.delete(force=True)
+        services = controller._services
+        await services.kernel.run(remove_table, services)
 
 
 async def test_host(controller: Controller) -> None:
