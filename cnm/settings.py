@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from .requests.reserved import unusable
 from .store import MemoryStore, Store
 from .types import AddressPool, IPAddress
 from .validation import Faults, absolute_path, address_pool, host_binding, path, shown
@@ -74,6 +75,8 @@ def check_settings(
     pools = None
     if address_pools is not None:
         pools = faults.each("address_pools", address_pool, address_pools)
+        for problem in filter(None, (unusable(pool.base) for pool in pools)):
+            faults.add(f"address_pools: {problem}")
     settings = Settings(
         name=faults.parse("name", _name, name) or "",
         store=_given(faults, "store", _store, store) or MemoryStore(),

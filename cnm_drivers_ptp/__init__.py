@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 
 from cnm.driver import (
     JSON,
@@ -38,6 +39,8 @@ from cnm.options import integer
 from .line import Line, look, name_of, open_network, take_up
 
 __all__ = ["PTPDriver"]
+
+_LINK_LOCAL = (IPv4Network("169.254.0.0/16"), IPv6Network("fe80::/10"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,5 +172,11 @@ def _problems(network: NetworkInfo) -> list[str]:
         f"subnets: {subnet} is too small: expected at most /{subnet.max_prefixlen - 2}"
         for subnet in network.subnets
         if subnet.prefixlen > subnet.max_prefixlen - 2
+    ]
+    problems += [
+        f"subnets: {subnet} has link-local addresses, which cannot be routed"
+        for subnet in network.subnets
+        for reserved in _LINK_LOCAL
+        if subnet.version == reserved.version and subnet.overlaps(reserved)
     ]
     return problems

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from ipaddress import IPv6Network
 
 from .. import validation as check
 from ..errors import ForbiddenError
 from ..types import JSON, IPAddress, IPNetwork
 from ..validation import Faults
-
-_MAPPED = IPv6Network("::ffff:0:0/96")
+from .reserved import unusable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,8 +151,8 @@ def _subnets(
 ) -> list[SubnetRequest]:
     """Put together what belongs to one subnet."""
     for index, block in enumerate(blocks):
-        if kind := _kind(block):
-            faults.add(f"subnets: {kind} subnet {str(block)!r} is not allowed")
+        if problem := unusable(block):
+            faults.add(f"subnets: {problem}")
         for other in blocks[:index]:
             if block.version == other.version and block.overlaps(other):
                 faults.add(f"subnets: {block} overlaps {other}")
@@ -198,16 +196,6 @@ def _subnets(
         )
         for block in blocks
     ]
-
-
-def _kind(block: IPNetwork) -> str:
-    """Return what a subnet is that no link can have, or ``""``."""
-    if block.is_multicast:
-        return "multicast"
-    if block.is_loopback:
-        return "loopback"
-    # what is sent to one leaves by IPv4, RFC 4291 section 2.5.5.2
-    return "IPv4-mapped" if block.network_address in _MAPPED else ""
 
 
 def _parent(

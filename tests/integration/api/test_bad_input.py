@@ -12,6 +12,7 @@ from cnm import Controller, PortRequest
 from cnm.linux import NetlinkSocket
 
 from ...conftest import host_links
+from .traffic import serving, tcp
 
 LONG = "x" * 10_000
 NET = "10.9.0.0/24"
@@ -40,6 +41,15 @@ NETWORKS: list[tuple[dict[str, Any], str]] = [
     ({"subnets": ["fd00::1/64"]}, "fd00::1/64: it should be fd00::/64"),
     ({"subnets": ["224.0.0.0/24"]}, "multicast subnet '224.0.0.0/24'"),
     ({"subnets": ["127.1.0.0/24"]}, "loopback subnet '127.1.0.0/24'"),
+    ({"subnets": ["126.0.0.0/7"]}, r"loopback subnet '126.0.0.0/7'.*127.0.0.0/8"),
+    ({"subnets": ["192.0.0.0/2"]}, r"multicast subnet '192.0.0.0/2'.*224.0.0.0/4"),
+    ({"subnets": ["255.255.255.255/32"]}, "broadcast subnet '255.255.255.255/32'"),
+    ({"subnets": ["255.255.255.254/31"]}, "broadcast subnet '255.255.255.254/31'"),
+    ({"subnets": ["::1/128"]}, "loopback subnet '::1/128'"),
+    ({"subnets": ["::fffe:0:0/95"]}, "IPv4-mapped subnet '::fffe:0:0/95'"),
+    ({"subnets": ["f000::/4"]}, "multicast subnet 'f000::/4'"),
+    ({"driver": "ptp", "subnets": ["169.254.0.0/16"]}, "cannot be routed"),
+    ({"driver": "ptp", "subnets": ["fe80::/64"]}, "cannot be routed"),
     ({"subnets": ["fe80::/60"]}, "clashes with the Link-Local prefix"),
     ({"subnets": [NET, NET]}, "10.9.0.0/24 overlaps 10.9.0.0/24"),
     ({"subnets": [NET, "10.9.0.0/16"]}, "10.9.0.0/16 overlaps 10.9.0.0/24"),
@@ -116,6 +126,19 @@ async def test_networks(
     assert len(str(caught.value)) < 1000
     assert (controller.networks, host_links()) == ((), links)
     await controller.create_network("front", subnets=[NET])
+
+
+@pytest.mark.parametrize(
+    "subnet", ["255.255.255.0/24", "240.0.0.0/24", "0.1.0.0/16", "169.254.0.0/16"]
+)
+async def test_what_works_is_not_refused(controller: Controller, subnet: str) -> None:
+    network = await controller.create_network("front", subnets=[subnet])
+    boxes = [await controller.create_sandbox(name) for name in ("one", "two")]
+    for box in boxes:
+        await network.connect(box)
+    async with serving(boxes[0]):
+        one, two = (it.address.ip for it in network.endpoints if it.address)
+        assert await tcp(boxes[1], one) == str(two)
 
 
 async def test_all_problems_of_a_network_are_told_at_once(
@@ -272,6 +295,7 @@ CONTROLLERS: list[tuple[dict[str, Any], str]] = [
     ({"address_pools": "10.0.0.0/8:24"}, "address_pools: expected a list"),
     ({"address_pools": ["10.0.0.0/8"]}, "invalid address pool '10.0.0.0/8'"),
     ({"address_pools": ["10.0.0.0/8:4"]}, "must be from 8 to 32, not 4"),
+    ({"address_pools": ["ff00::/8:64"]}, "address_pools: multicast subnet 'ff00::/8'"),
     ({"address_pools": [("10.0.0.0/8", "24")]}, "expected an integer, not '24'"),
     ({"run_dir": 5}, "run_dir: expected a path, not 5"),
     ({"drivers": ["bridge"]}, "drivers: expected a mapping"),
