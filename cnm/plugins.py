@@ -6,7 +6,8 @@ import dis
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
+from functools import lru_cache
+from types import CodeType, MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
@@ -179,9 +180,12 @@ def _handler(
 
 def _awaits(function: Callable[..., object]) -> bool:
     """Tell whether a coroutine function may wait for something."""
-    if not inspect.isroutine(function):
-        return True
-    return any(it.opname == "YIELD_VALUE" for it in dis.get_instructions(function))
+    return not inspect.isroutine(function) or _suspends(cast("Any", function).__code__)
+
+
+@lru_cache(1024)  # controllers load the same drivers again
+def _suspends(code: CodeType) -> bool:
+    return any(it.opname == "YIELD_VALUE" for it in dis.get_instructions(code))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dis
 import inspect
 import math
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -16,7 +19,7 @@ import anyio.to_thread
 import pytest
 
 import cnm.events
-from cnm import DriverError, DriverLoadError, DriverNotFound
+from cnm import DriverError, DriverLoadError, DriverNotFound, plugins
 from cnm.driver import hookimpl
 from cnm.events import DriverEvent, EndpointJoined, Event, JoinInfo
 from cnm.hookspecs import MANDATORY, IPAMDriver, NetworkDriver, Observer
@@ -182,6 +185,23 @@ async def test_answers() -> None:
         plugin.answer = wrong
         with pytest.raises(DriverError, match=f"returned {wrong!r}, not a JoinInfo"):
             await driver.demand(joined(), JoinInfo)
+
+
+def test_a_driver_is_inspected_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    inspected = Counter[object]()
+
+    def get_instructions(code: Any) -> Iterator[dis.Instruction]:
+        inspected[getattr(code, "__code__", code)] += 1
+        return instructions(code)
+
+    instructions = dis.get_instructions
+    monkeypatch.setattr(dis, "get_instructions", get_instructions)
+    plugins._suspends.cache_clear()
+    drivers = [Driver("mine", Good(), NetworkDriver) for _ in range(3)]
+    assert set(inspected.values()) == {1}
+    for driver in drivers:
+        assert driver.is_prompt(cnm.events.EndpointLeft)
+        assert not driver.is_prompt(EndpointJoined)
 
 
 async def test_failures() -> None:
