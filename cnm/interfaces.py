@@ -209,26 +209,20 @@ def _write_sysctls(
     sockets: Sockets, sandbox: SandboxSockets, interface: Interface
 ) -> None:
     """Write the settings of the interface, before it is up."""
-    # a slash stands for a dot in an interface's name
-    own = interface.name.replace(".", "/")
-    settings = dict(interface.sysctls)
-    if not interface.has_ipv6:
-        # neighbour discovery would be of no use
-        settings = {"net.ipv6.conf.IFNAME.disable_ipv6": "1", **settings}
-    elif interface.adopted:
-        # gateways are set by us; in namespaces of ours that is the default
-        settings = {"net.ipv6.conf.IFNAME.accept_ra": "0", **settings}
-    if not settings:
+    if interface.has_ipv6 and not interface.adopted and not interface.sysctls:
         return
-    proc = sockets.procfs.path()
+    name, proc = interface.name, sockets.procfs.path()
     with sockets.inside(sandbox.netns):
-        for name, value in settings.items():
-            try:
-                sysctl.write(name.replace("IFNAME", own), value, proc)
-            except KernelError as exc:
-                # a kernel without IPv6 has nothing to disable
-                if exc.errno != errno.ENOENT or name in interface.sysctls:
-                    raise
+        if not interface.has_ipv6:
+            # neighbour discovery would be of no use
+            sysctl.disable_ipv6(name, proc)
+        elif interface.adopted:
+            # gateways are set by us; in namespaces of ours that is the default
+            sysctl.ignore_router_advertisements(name, proc)
+        # a slash stands for a dot in an interface's name
+        own = name.replace(".", "/")
+        for setting, value in interface.sysctls.items():
+            sysctl.write(setting.replace("IFNAME", own), value, proc)
 
 
 def reconfigure(

@@ -198,15 +198,11 @@ def _settle_ipv6(
     sockets: Sockets, name: str, network: NetworkInfo, options: BridgeOptions
 ) -> None:
     """Keep endpoints from configuring the host (CVE-2020-13401)."""
-    own, proc = name.replace(".", "/"), sockets.procfs.path()
-    try:
-        if network.ipv6 and options.gateway_mode_ipv6 != "isolated":
-            sysctl.write(f"net.ipv6.conf.{own}.accept_ra", "0", proc)
-        else:
-            sysctl.write(f"net.ipv6.conf.{own}.disable_ipv6", "1", proc)
-    except OSError as exc:
-        if exc.errno != errno.ENOENT or network.ipv6:
-            raise  # a kernel without IPv6 has nothing to disable
+    proc = sockets.procfs.path()
+    if network.ipv6 and options.gateway_mode_ipv6 != "isolated":
+        sysctl.ignore_router_advertisements(name, proc)
+    else:
+        sysctl.disable_ipv6(name, proc)
 
 
 def _use(

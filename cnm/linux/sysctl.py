@@ -47,9 +47,23 @@ def ignore_router_advertisements(link: str, proc: str = "/proc") -> None:
     :param proc: path of the procfs
     :raises KernelError: if the value is refused
     """
+    _write_ipv6(link, "accept_ra", "0", proc)
+
+
+def disable_ipv6(link: str, proc: str = "/proc") -> None:
+    """Have a link do without IPv6, as it does anyway if the kernel does.
+
+    :param link: its name
+    :param proc: path of the procfs
+    :raises KernelError: if the value is refused
+    """
+    _write_ipv6(link, "disable_ipv6", "1", proc)
+
+
+def _write_ipv6(link: str, setting: str, value: str, proc: str) -> None:
     own = link.replace(".", "/")
     try:
-        write(f"net.ipv6.conf.{own}.accept_ra", "0", proc)
+        write(f"net.ipv6.conf.{own}.{setting}", value, proc)
     except KernelError as exc:
         if exc.errno != errno.ENOENT:
             raise

@@ -21,6 +21,7 @@ from ..errors import CNMError, KernelError
 from ..firewall import Element, Firewall
 from ..firewall.ruleset import PROXY
 from ..linux import Kernel, Sockets
+from ..requests.specs import asks_for
 from .datagrams import Datagrams, Flows
 from .places import HostPort, host_port
 from .publication import LOOPBACK6, PROXIED_PROTOCOLS
@@ -275,11 +276,7 @@ def _elements(places: Iterable[_Place]) -> list[Element]:
 
 
 def _is_wanted(proto: Proto, port: int, requests: Iterable[PortRequest]) -> bool:
-    """Tell whether a port is asked for, be it as one of several."""
-    return any(
-        it.proto == proto and it.host_port <= port <= (it.host_port_end or it.host_port)
-        for it in requests
-    )
+    return any(it.proto == proto and asks_for(it, port) for it in requests)
 
 
 def _listen_out_of_the_way(

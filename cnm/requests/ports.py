@@ -82,9 +82,8 @@ def _stands_for(given: PortRequest | PortBinding, request: PortRequest) -> bool:
     if (given.container_port, given.proto) != (request.container_port, request.proto):
         return False
     if isinstance(given, PortBinding):
-        last = request.host_port_end or request.host_port
-        in_range = request.host_port <= given.host_port <= last
-        has_port = not (request.host_port and given.host_port) or in_range
+        any_port = not (request.host_port and given.host_port)
+        has_port = any_port or specs.asks_for(request, given.host_port)
         return has_port and request.host_address in (None, given.host_address)
     if given.host_port and (given.host_port, given.host_port_end) != (
         request.host_port,

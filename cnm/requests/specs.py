@@ -239,6 +239,12 @@ def _checked(request: PortRequest) -> PortRequest:
         raise type(exc)(f"{shown(request)}: {exc}") from None
 
 
+def asks_for(request: PortRequest, port: int) -> bool:
+    """Tell whether a port of the host is asked for, be it as one of several."""
+    last = request.host_port_end or request.host_port
+    return request.host_port <= port <= last
+
+
 def overlap(one: IPAddress, other: IPAddress) -> bool:
     """Tell whether a port cannot be taken at both of two addresses of the host."""
     if one.version != other.version:
