@@ -21,6 +21,7 @@ from cnm.testing.conformance import (
     ConformanceError,
     check_ipam_driver,
     check_network_driver,
+    network,
 )
 from cnm_drivers_bare import HostDriver, NullDriver
 from cnm_drivers_bridge import BridgeDriver
@@ -88,8 +89,14 @@ def on_one_backend(drivers: Sequence[tuple[Any, str, str]]) -> pytest.MarkDecora
 
 @on_one_backend(broken.NETWORK)
 async def test_a_broken_driver(
-    driver: Callable[[], object], rule: str, words: str
+    monkeypatch: pytest.MonkeyPatch,
+    driver: Callable[[], object],
+    rule: str,
+    words: str,
 ) -> None:
+    # what else it breaks, and what it does not, takes much longer
+    rules = {it: how for it, how in network.RULES.items() if it in ("life", rule)}
+    monkeypatch.setattr(network, "RULES", rules)
     with pytest.raises(ConformanceError) as caught:
         await check_network_driver(driver, timeout=1)
     found = {it.rule: it for it in caught.value.violations}
