@@ -20,6 +20,8 @@ from functools import partial
 from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING, Self, TypeVar
 
+import anyio
+
 from cnm.errors import KernelError
 from cnm.linux import (
     NETLINK_NETFILTER,
@@ -36,6 +38,7 @@ from cnm.linux import (
     sysctl,
 )
 from cnm.linux.carrier import wait_for_carrier
+from cnm.linux.links import RTNLGRP_LINK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -211,6 +214,15 @@ def busy_kernel() -> Iterator[None]:
             over.set()
         for other in others:
             other.result()
+
+
+async def until_links(condition: Callable[[], bool]) -> None:
+    """Wait until something holds that depends on the links of the host."""
+    with NetlinkSocket() as told, anyio.fail_after(30):
+        told.subscribe(RTNLGRP_LINK)
+        while not condition():
+            await anyio.wait_readable(told)
+            told.receive()
 
 
 def make_router(host: Namespace, *, filter_bridges: bool = False) -> None:

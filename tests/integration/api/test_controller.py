@@ -1,6 +1,6 @@
 """Controllers: names, lifetimes, namespaces, cancellation."""
 
-# ruff: noqa: ASYNC110, ASYNC240, SIM117 - tests wait for the kernel, and may block
+# ruff: noqa: ASYNC240, SIM117 - tests wait for the kernel, and may block
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cnm import Controller
 from cnm.linux import dump_links, parse_link
 
 from ...conftest import host_links, host_tables
-from ..lab import Namespace
+from ..lab import Namespace, until_links
 from .fakes import Slow
 from .traffic import serving, tcp
 
@@ -263,9 +263,7 @@ async def test_cancelled_creation(controller: Controller, steps: int) -> None:
         scope.cancel()
     with suppress(cnm.NetworkNotFound):
         await controller.network("front").delete()
-    with anyio.fail_after(3):
-        while host_links() != before:
-            await anyio.sleep(0.02)
+    await until_links(lambda: host_links() == before)
     await controller.create_network("front", subnets=["10.9.0.0/24"])
 
 

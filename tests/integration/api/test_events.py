@@ -1,7 +1,5 @@
 """What subscribers hear, and when."""
 
-# ruff: noqa: ASYNC110 - the kernel has no event for it
-
 from __future__ import annotations
 
 import math
@@ -21,7 +19,7 @@ from cnm.linux import (
 from cnm.linux.nftables import Batch, commit
 
 from ...conftest import host_links, host_tables
-from ..lab import Namespace
+from ..lab import Namespace, until_links
 
 
 def remove_link(name: str) -> None:
@@ -201,9 +199,7 @@ async def _make_and_remove(controller: Controller, netns: str) -> None:
             await sandbox.delete()
             await adopted.delete()
             await network.delete()
-        with anyio.fail_after(3):
-            while host_links() != before:
-                await anyio.sleep(0.02)
+        await until_links(lambda: host_links() == before)
         with anyio.move_on_after(0.1):
             pytest.fail(f"not removed by others: {await anext(events)!r}")
 

@@ -1,6 +1,6 @@
 """What happens to an object while something else is being done about it."""
 
-# ruff: noqa: ASYNC110, SIM117 - tests nest what they wait for
+# ruff: noqa: SIM117 - tests nest what they wait for
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from cnm.linux import NetlinkSocket, Sockets, add_veth, set_link
 from cnm.testing.fakes import MAC
 
 from ...conftest import host_links
+from ..lab import until_links
 from .fakes import Slow
 
 R = TypeVar("R")
@@ -205,9 +206,7 @@ async def test_a_sandbox_is_removed_while_somebody_looks_into_it() -> None:
             assert "out0" in host_links()
             await box.delete()
             go_on.set()
-        with anyio.fail_after(5):
-            while "out0" in host_links():
-                await anyio.sleep(0.01)
+        await until_links(lambda: "out0" not in host_links())
 
 
 async def test_a_network_is_removed_while_somebody_checks(slow: Slow) -> None:

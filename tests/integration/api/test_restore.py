@@ -34,7 +34,7 @@ from cnm.linux.nftables import Batch, commit, list_elements, list_tables
 from cnm_drivers_bridge.port import Port
 
 from ...conftest import host_links, host_tables
-from ..lab import Namespace, Servers, in_thread
+from ..lab import Namespace, Servers, in_thread, until_links
 from .conftest import HOST4, OUTSIDE4
 from .traffic import serving, tcp
 
@@ -302,9 +302,8 @@ async def test_what_is_in_no_record_is_swept(path: Path) -> None:
     os.unlink(ours)
     async with Controller(store=store) as controller:
         assert controller.networks == ()
-        with anyio.fail_after(3):
-            while host_links() != ["lo"] or os.path.exists(key):
-                await anyio.sleep(0.02)
+        await until_links(lambda: host_links() == ["lo"])
+        assert not os.path.exists(key)
 
 
 async def test_another_store_is_fine_when_nothing_lives(path: Path) -> None:

@@ -31,7 +31,7 @@ from cnm.linux import (
 
 from ...conftest import host_links
 from ..barriers import Host, rule
-from ..lab import Namespace, Servers
+from ..lab import Namespace, Servers, until_links
 from ..publishing.reach import Probe, check
 from .conftest import HOST4, HOST6, OUTSIDE4, OUTSIDE6
 from .traffic import addresses, blocked, pair, plain, serving, tcp, udp
@@ -351,6 +351,4 @@ async def test_removed_bridges_go_away(controller: Controller) -> None:
     before = host_links()
     network = await controller.create_network("front")
     await network.delete()
-    with anyio.fail_after(3):
-        while host_links() != before:
-            await anyio.sleep(0.02)
+    await until_links(lambda: host_links() == before)

@@ -22,6 +22,7 @@ from cnm.linux import (
     set_link,
 )
 from cnm.linux.reaper import Reaper, delete_links
+from tests.integration.lab import until_links
 
 #: More than the reaper deletes at a time.
 BRIDGES = 6
@@ -60,11 +61,7 @@ def left() -> list[str]:
 
 
 async def all_are_gone() -> None:
-    for _ in range(1000):
-        if left() == FOREIGN:
-            return
-        await anyio.sleep(0.01)
-    raise AssertionError(left())
+    await until_links(lambda: left() == FOREIGN)
 
 
 async def test_all_are_gone_at_once(reaper: Reaper, buried: list[int]) -> None:

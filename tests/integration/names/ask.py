@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import anyio
+import anyio.to_thread
 import dns.flags
 import dns.message
 import dns.rcode
@@ -84,6 +85,7 @@ class NameServer(Closing):
     code: dns.rcode.Rcode | None = None
     silent: bool = False
     first: Callable[[bytes], list[bytes]] = lambda question: []
+    _listening: threading.Condition = field(default_factory=threading.Condition)
 
     def __post_init__(self) -> None:
         self.records.setdefault(("known.example.", "A"), ["192.0.2.80"])
@@ -105,6 +107,15 @@ class NameServer(Closing):
         # with its scope, if it has one
         made.bind(socket.getaddrinfo(self.address, 53, type=kind)[0][4])
         return made
+
+    async def hears(self) -> None:
+        """Wait until it is asked for something."""
+
+        def listen() -> bool:
+            with self._listening:
+                return self._listening.wait_for(lambda: bool(self.asked), 30)
+
+        assert await anyio.to_thread.run_sync(listen)
 
     def close(self) -> None:
         """Stop serving."""
@@ -143,7 +154,9 @@ class NameServer(Closing):
         question = dns.message.from_wire(data)
         (asked,) = question.question
         name, kind = str(asked.name).lower(), dns.rdatatype.to_text(asked.rdtype)
-        self.asked.append(name)
+        with self._listening:
+            self.asked.append(name)
+            self._listening.notify_all()
         if self.silent:
             return b""
         answer = dns.message.make_response(question, recursion_available=True)

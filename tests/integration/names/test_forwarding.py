@@ -123,8 +123,7 @@ async def test_a_lost_datagram_is_sent_again(
     upstream.silent = True
 
     async def wake_up() -> None:
-        while not upstream.asked:  # noqa: ASYNC110
-            await anyio.sleep(0.01)
+        await upstream.hears()
         upstream.silent = False
 
     async with anyio.create_task_group() as tasks:
@@ -165,8 +164,7 @@ async def test_a_sandbox_that_goes_while_it_asks(
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(ask, box, "slow.example")
         tasks.start_soon(ask, other, "slow.example")
-        while not upstream.asked:  # noqa: ASYNC110
-            await anyio.sleep(0.01)
+        await upstream.hears()
         # one of the two asks for both, whichever goes
         await box.delete()
         upstream.silent = False
