@@ -22,10 +22,18 @@ async def main():
         box = await controller.create_sandbox("box")
         endpoint = await network.connect(box)
         if len(sys.argv) > 2:
-            await anyio.sleep(0.5)
-            url = f"http://{sys.argv[2]}/metrics"
+            print(await metrics(f"http://{sys.argv[2]}/metrics"))
+
+async def metrics(url):
+    while True:
+        try:
             answer = await anyio.to_thread.run_sync(urllib.request.urlopen, url)
-            print(answer.read().decode())
+            said = answer.read().decode()
+            if 'event="endpoint.joined"' in said:
+                return said
+        except OSError:
+            pass
+        await anyio.sleep(0.05)
 
 private_host()
 anyio.run(main, backend=sys.argv[1])

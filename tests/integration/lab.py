@@ -216,6 +216,13 @@ def busy_kernel() -> Iterator[None]:
             other.result()
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something holds of which nobody tells."""
+    with anyio.fail_after(30):
+        while not condition():  # noqa: ASYNC110 - this is a test
+            await anyio.sleep(0.01)
+
+
 async def until_links(condition: Callable[[], bool]) -> None:
     """Wait until something holds that depends on the links of the host."""
     with NetlinkSocket() as told, anyio.fail_after(30):

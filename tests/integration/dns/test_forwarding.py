@@ -14,6 +14,8 @@ import dns.rcode
 import dns.rrset
 import pytest
 
+from tests.integration.lab import until
+
 from .world import (
     Elsewhere,
     Message,
@@ -27,7 +29,6 @@ from .world import (
     says,
     silent,
     texts,
-    until,
 )
 
 FIRST, SECOND, THIRD, FOURTH = (f"127.0.0.{number}" for number in (53, 54, 55, 56))

@@ -21,6 +21,7 @@ import pytest
 from cnm.dns import server as server_module
 from cnm.dns.forwarder import Forwarder
 from cnm.dns.server import Server
+from tests.integration.lab import until
 
 from ..lab import Namespace
 from .world import (
@@ -32,7 +33,6 @@ from .world import (
     says,
     silent,
     texts,
-    until,
 )
 
 
@@ -176,8 +176,7 @@ async def test_a_resolver_is_closed_while_it_has_work(world: World) -> None:
             world.server.close(doomed)  # a second time: nothing
             for client in (idle, half, waiting):
                 assert await receive(client) == b""
-    await anyio.sleep(0.05)
-    assert descriptors() == before
+    await until(lambda: descriptors() == before)
     assert texts(await world.ask("web.", server="127.0.0.12")) == ["10.9.0.2"]
     world.listen(doomed, "127.0.0.13")
     assert texts(await world.ask("web.", server="127.0.0.13")) == ["10.9.0.2"]

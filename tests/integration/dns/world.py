@@ -187,13 +187,6 @@ async def receive(made: socket.socket, seconds: float = 10) -> bytes:
     return made.recv(65535)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something."""
-    with anyio.fail_after(10):
-        while not condition():  # noqa: ASYNC110 - this is a test
-            await anyio.sleep(0.01)
-
-
 @asynccontextmanager
 async def lateness() -> AsyncIterator[list[float]]:
     """Tell by how many seconds a task was late that runs every five milliseconds."""

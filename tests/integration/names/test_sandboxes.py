@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
 
 import cnm
@@ -238,9 +239,11 @@ async def test_every_name_resolves_when_connect_returns(
 
 
 async def test_no_ipv6_in_the_sandbox(controller: cnm.Controller) -> None:
-    namespace = subprocess.Popen(["unshare", "-n", "sleep", "1000"])
+    command = ["unshare", "-n", "sh", "-c", "echo ready; exec sleep 1000"]
+    namespace = subprocess.Popen(command, stdout=subprocess.PIPE)
     try:
-        await anyio.sleep(0.2)
+        assert namespace.stdout is not None
+        await anyio.to_thread.run_sync(namespace.stdout.readline)
         with Namespace("there", f"/proc/{namespace.pid}/ns/net") as there:
             there.sysctl("net.ipv6.conf.all.disable_ipv6", "1")
             box = await controller.create_sandbox("box", netns=namespace.pid)
@@ -248,6 +251,7 @@ async def test_no_ipv6_in_the_sandbox(controller: cnm.Controller) -> None:
             await box.delete()
     finally:
         namespace.kill()
+        namespace.communicate()
         namespace.wait()
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from cnm.linux import forget_ports
 from cnm.ports import datagrams
-from tests.integration.lab import BLOCKED_AFTER
+from tests.integration.lab import BLOCKED_AFTER, until
 
 from .peer import Peer
 from .world import ONLY4, Publisher, World, binding, descriptors, publisher
@@ -83,7 +83,7 @@ async def test_datagrams_end_when_their_port_is_taken_back(
 async def test_an_idle_client_is_forgotten(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(datagrams, "IDLE", 0.4)
+    monkeypatch.setattr(datagrams, "IDLE", 0.8)
     async with publisher(world) as it:
         await it.mapper.publish(world.publication("7:7/udp", **ONLY4))
         with (
@@ -92,20 +92,19 @@ async def test_an_idle_client_is_forgotten(
         ):
             before = descriptors()
             seen = set()
-            for _ in range(4):
+            for _ in range(3):
                 client.socket.send(b"1")
                 seen.add((await server.hear())[1])
-                await anyio.sleep(0.2)
+                await anyio.sleep(0.3)
             assert len(seen) == 1
             assert descriptors() == before + 1
             (peer,) = seen
-            for _ in range(4):
+            for _ in range(3):
                 server.socket.sendto(b"2", peer)
                 assert await client.receive() == b"2"
-                await anyio.sleep(0.2)
+                await anyio.sleep(0.3)
             assert descriptors() == before + 1
-            await anyio.sleep(0.4)
-            assert descriptors() == before
+            await until(lambda: descriptors() == before)
 
 
 async def test_the_client_that_was_idle_for_longest_makes_room(
@@ -127,8 +126,7 @@ async def test_the_client_that_was_idle_for_longest_makes_room(
                 peers.append((await server.hear())[1])
             assert len(set(peers)) == 3
             assert peers[0] == peers[2] == peers[4]
-            await anyio.sleep(0.05)
-            assert descriptors() == before + 2
+            await until(lambda: descriptors() == before + 2)
             second.socket.send(b"1")
             assert (await server.hear())[1] not in peers
 

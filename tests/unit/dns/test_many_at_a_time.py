@@ -60,7 +60,7 @@ async def test_the_same_question_is_asked_once(elsewhere: Elsewhere) -> None:
             tasks.start_soon(one, box, "x.")
             tasks.start_soon(one, box, "X.")
         await until(lambda: len(elsewhere.asked) > 0)
-        await anyio.sleep(0.05)
+        await anyio.wait_all_tasks_blocked()
         gate.open.set()
     assert found == [["192.0.2.53"]] * 60
     assert elsewhere.asked == ["x"]
@@ -82,7 +82,7 @@ async def test_one_who_asks_for_all_goes_away(elsewhere: Elsewhere) -> None:
         await until(lambda: len(elsewhere.asked) == 1)
         for _ in range(5):
             tasks.start_soon(one, anyio.CancelScope())
-        await anyio.sleep(0.02)
+        await anyio.wait_all_tasks_blocked()
         first.cancel()
         await until(lambda: len(elsewhere.asked) == 2)
         gate.open.set()
@@ -110,7 +110,7 @@ async def test_a_fault_in_asking_is_for_all_who_wait(
         for _ in range(5):
             tasks.start_soon(one)
         await until(lambda: len(elsewhere.asked) == 1)
-        await anyio.sleep(0.02)
+        await anyio.wait_all_tasks_blocked()
         gate.set()
     assert found == [["SERVFAIL"]] * 5
     assert elsewhere.asked == ["x"]
