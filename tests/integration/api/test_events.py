@@ -168,7 +168,7 @@ async def test_removed_links_are_noticed(controller: Controller) -> None:
     endpoint = await network.connect(sandbox)
     port = str((await endpoint.inspect())["host_interface"])
     async with controller.subscribe(cnm.LinkRemoved) as events:
-        with anyio.fail_after(3):
+        with anyio.fail_after(30):
             remove_link(port)
             gone = await anext(events)
             assert (gone.link, gone.object_id) == (port, endpoint.id)
@@ -212,7 +212,7 @@ async def test_the_table_is_rebuilt(controller: Controller) -> None:
                 batch = Batch("cnm")
                 batch.delete_table()
                 commit(nft, batch)
-            with anyio.fail_after(3):
+            with anyio.fail_after(30):
                 assert (await anext(events)).controller == "cnm"
             assert host_tables() == ["cnm"]
     await network.delete()

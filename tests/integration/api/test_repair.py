@@ -65,7 +65,7 @@ async def works(one: cnm.Sandbox, two: cnm.Sandbox) -> None:
         assert await tcp(one, "10.9.0.3") == "10.9.0.2"
         assert await tcp(two, "fd00:9::2") == "fd00:9::3"
         for address, port in (("10.9.0.2", 80), ("127.0.0.1", 8080)):
-            with anyio.fail_after(5):
+            with anyio.fail_after(30):
                 async with await anyio.connect_tcp(address, port) as stream:
                     assert await stream.receive() == b"10.9.0.1"
 

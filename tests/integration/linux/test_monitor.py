@@ -58,7 +58,7 @@ async def changes(
     """
     ignored = tuple({LinkDown, RouteGone, TableChanged} - set(also))
     found: list[object] = []
-    with anyio.fail_after(3):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as group:
             group.start_soon(anyio.to_thread.run_sync, cause)
             async with aclosing(monitor.watch()) as watching:

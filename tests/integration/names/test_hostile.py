@@ -158,7 +158,7 @@ def clients(controller: cnm.Controller) -> int:
 
 
 async def until(controller: cnm.Controller, count: int) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         while clients(controller) != count:
             await anyio.sleep(0.01)
 

@@ -200,7 +200,7 @@ async def test_flushed_ruleset(controller: cnm.Controller, outside: Namespace) -
             batch = Batch("cnm")
             batch.delete_table()
             commit(nft, batch)
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await anext(rebuilt)
         assert await reach(outside, HOST4, 8080) == "203.0.113.2"
 
@@ -250,12 +250,12 @@ async def test_connections_survive_a_restart(
     with client, server:
         client.connect((HOST4, 8080))
         client.send(b"1")
-        with anyio.fail_after(3):
+        with anyio.fail_after(30):
             await anyio.wait_readable(server)
         _, peer = server.recvfrom(10)
         async with cnm.Controller(store=cnm.SQLiteStore(tmp_path / "a.db")) as running:
             server.sendto(b"2", peer)
-            with anyio.fail_after(3):
+            with anyio.fail_after(30):
                 await anyio.wait_readable(client)
             assert client.recv(10) == b"2"
     await remove_all(tmp_path / "a.db")
@@ -270,13 +270,13 @@ async def _speaks_late(
         each.setblocking(False)
     with suppress(BlockingIOError):
         client.connect(to)
-    with anyio.fail_after(3):
+    with anyio.fail_after(30):
         await anyio.wait_readable(listener)
     with listener.accept()[0] as connection:
         # had the connection been forgotten meanwhile, nobody would hear it
         await anyio.sleep(0.05)
         connection.send(b"!")
-        with anyio.fail_after(3):
+        with anyio.fail_after(30):
             await anyio.wait_readable(client)
         assert client.recv(10) == b"!"
 
