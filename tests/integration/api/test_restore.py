@@ -264,13 +264,14 @@ async def test_order_of_joining_survives(path: Path) -> None:
     async with Controller(store=SQLiteStore(path)) as controller:
         box = await controller.create_sandbox("box")
         for name in ("c", "a", "b"):
-            network = await controller.create_network(name)
-            await network.connect(box)
-        names = [endpoint.network.name for endpoint in box.endpoints]
+            await controller.create_network(name)
+        for number, name in enumerate("ccabc"):
+            await controller.network(name).connect(box, name=f"{name}{number}")
+        names = [endpoint.name for endpoint in box.endpoints]
         gateway = box.gateways[4].network.name
     async with Controller(store=SQLiteStore(path)) as controller:
         box = controller.sandbox("box")
-        assert [endpoint.network.name for endpoint in box.endpoints] == names
+        assert [endpoint.name for endpoint in box.endpoints] == names
         assert box.gateways[4].network.name == gateway == "a"
         await controller.network("a").disconnect(box)
         assert box.gateways[4].network.name == "b"
