@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # every process has a host network of its own
 PARALLEL ?= --numprocesses=auto --maxprocesses=8 --dist=worksteal
 
-.PHONY: demo test test-vm soak lowest example lint types docs bench clean python
+.PHONY: demo test test-vm soak lowest example lint types docs bench venv clean python
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/demo.py
@@ -25,7 +25,7 @@ lowest: | python
 	$(PYTHON) -m venv $(VENV)-lowest
 	$(VENV)-lowest/bin/pip install --quiet --disable-pip-version-check \
 		--constraint tests/lowest.txt --editable '.[test]'
-	$(VENV)-lowest/bin/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
+	$(VENV)-lowest/bin/python -m pytest $(PARALLEL) $(PYTEST_ARGS) $(LOWEST)
 
 # random operations, with other seeds each time, for so many minutes
 MINUTES ?= 10
@@ -60,6 +60,11 @@ docs: $(VENV)/docs.stamp
 BENCH ?= join
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks $(BENCH)
+
+# what all of the above need but for the benchmarks, in less time than one by one
+venv: | $(BIN)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[lint,test,docs]'
+	touch $(foreach it,demo lint test docs,$(VENV)/$(it).stamp)
 
 clean:
 	rm -rf $(VENV) $(VENV)-lowest $(VENV)-example build dist docs/_build .mypy_cache .pytest_cache .ruff_cache

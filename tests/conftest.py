@@ -63,8 +63,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Have three processes for two processors: a third of the time tests wait."""
-    return max(len(os.sched_getaffinity(0)) * 3 // 2, 1)
+    """Have two processes for each processor: a third of the time tests wait."""
+    return len(os.sched_getaffinity(0)) * 2
 
 
 @pytest.hookimpl(tryfirst=True)
