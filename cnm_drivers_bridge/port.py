@@ -10,6 +10,7 @@ from cnm.driver import (
     IPAddress,
     KernelError,
     NetlinkError,
+    UnavailableError,
 )
 from cnm.linux import (
     REAP_GROUP,
@@ -54,7 +55,10 @@ class Port:
     addresses: tuple[IPAddress, ...]
 
     def plug(self, placement: Placement) -> tuple[int, int]:
-        """Plan: make the veth pair; return the indexes of the port and the bridge."""
+        """Plan: make the veth pair; return the indexes of the port and the bridge.
+
+        :raises UnavailableError: if the bridge has no room for another port
+        """
         index = choose_index()
         requests = [
             add_veth(
@@ -73,6 +77,11 @@ class Port:
         try:
             placement.sockets.route.call(*requests)
         except NetlinkError as exc:
+            if exc.errno == errno.EXFULL:  # net/bridge/br_private.h: BR_MAX_PORTS
+                raise UnavailableError(
+                    f"{self.name} cannot become a port: the bridge is full, as Linux "
+                    "lets it have 1,023; connect others to another network"
+                ) from exc
             if exc.errno != errno.EEXIST or not self._forget(placement.sockets):
                 raise
             placement.sockets.route.call(*requests)

@@ -16,6 +16,8 @@ from cnm.linux import (
     Link,
     Message,
     NetlinkSocket,
+    add_veth,
+    choose_index,
     dump_links,
     parse_bridge_port,
     parse_link,
@@ -26,7 +28,8 @@ from cnm.linux import (
 from cnm.linux.links import RTM_NEWLINK, RTNLGRP_LINK
 from cnm_drivers_bridge import upkeep
 
-from ..lab import in_thread
+from ...conftest import host_links
+from ..lab import Namespace, in_thread, until_links
 from .test_repair import index_of, mends, passive
 
 __all__ = ["passive"]
@@ -159,3 +162,27 @@ async def test_networks_look_at_their_own_ports_only(
     monkeypatch.setattr(upkeep, "parse_link", spy)
     assert await controller.check() == ()
     assert {name: looked.count(name) for name in looked} == dict.fromkeys(names, 1)
+
+
+async def test_a_bridge_that_is_full(controller: Controller) -> None:
+    network = await controller.create_network("front", options={"name": "br0"})
+    one = await controller.create_sandbox("one")
+    own = set(host_links())
+    with Namespace() as elsewhere, NetlinkSocket() as route:
+        master = index_of("br0")
+        for number in range(1023):
+            route.call(
+                add_veth(
+                    f"full{number}",
+                    f"full{number}",
+                    index=choose_index(),
+                    peer_index=choose_index(),
+                    peer_netns=elsewhere.netns,
+                    master=master,
+                )
+            )
+        with pytest.raises(cnm.UnavailableError, match="the bridge is full"):
+            await network.connect(one)
+        assert (one.endpoints, network.endpoints) == ((), ())
+    await until_links(lambda: set(host_links()) == own)
+    await network.connect(one)
