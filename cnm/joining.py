@@ -133,7 +133,8 @@ async def _join(
         )
     for ports in record.ports or ():
         ports.done()
-    await operation.commit(*(() if operation.committed else record.outcome()))
+    if not operation.committed:
+        await operation.commit(*record.outcome())
     _attached(services, endpoint, sandbox, record)
     return _Done(joined, answer, record.changes)
 

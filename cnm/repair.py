@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -25,7 +26,7 @@ from .events import FirewallRebuilt, NetworkRestored
 from .findings import Findings
 from .firewall import forget_unseen
 from .inspection import Damage, check_network, examine_all, expected
-from .linux import Link, delete_link
+from .linux import Link, Sockets, delete_link
 from .network import Network
 from .plugins import Driver
 from .reports import Difference, Outcome
@@ -63,25 +64,35 @@ async def vacate(services: Services, findings: Findings) -> None:
 
     They could not join it now, and are not made again if they are gone.
     """
+    asked = [it for it in services.sandboxes if it.adopted and _strangers(it)]
+    if asked:
+        home = await services.kernel.run(_at_home, asked)
+        await gather(partial(_vacate, it, findings) for it in home)
 
-    async def leave(sandbox: Sandbox) -> None:
-        strangers = [it for it in sandbox.endpoints if it.interface]
+
+def _strangers(sandbox: Sandbox) -> list[Endpoint]:
+    return [endpoint for endpoint in sandbox.endpoints if endpoint.interface]
+
+
+def _at_home(sockets: Sockets, sandboxes: Iterable[Sandbox]) -> list[Sandbox]:
+    """Plan: return the sandboxes that are in the controller's own network."""
+    found = []
+    for sandbox in sandboxes:
+        with suppress(KernelError):  # it has gone meanwhile
+            if interfaces.is_home(sockets, sandbox.key):
+                found.append(sandbox)
+    return found
+
+
+async def _vacate(sandbox: Sandbox, findings: Findings) -> None:
+    reason = f"sandbox {sandbox.name!r} is in the host's own network"
+    for endpoint in _strangers(sandbox):
         try:
-            home = await services.kernel.run(interfaces.is_home, sandbox.key)
-        except KernelError:
-            return  # it has gone meanwhile
-        if not home:
-            return
-        reason = f"sandbox {sandbox.name!r} is in the host's own network"
-        for endpoint in strangers:
-            try:
-                await endpoint.leave()
-            except CNMError as exc:
-                reason = f"{reason}: {told(exc)}"
-            outcome: Outcome = "failed" if endpoint.joined else "detached"
-            findings.add(endpoint.info, outcome, reason)
-
-    await gather(partial(leave, it) for it in services.sandboxes if it.adopted)
+            await endpoint.leave()
+        except CNMError as exc:
+            reason = f"{reason}: {told(exc)}"
+        outcome: Outcome = "failed" if endpoint.joined else "detached"
+        findings.add(endpoint.info, outcome, reason)
 
 
 async def repair(services: Services) -> tuple[Difference, ...]:

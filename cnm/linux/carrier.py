@@ -7,7 +7,7 @@ import time
 
 from .links import get_link, parse_link
 from .netlink import Message, NetlinkSocket
-from .wire import LINK, attribute_list, attributes, number
+from .wire import LINK, attributes, first, number
 
 # include/uapi/linux/if_link.h, if.h
 _IFLA_OPERSTATE, _IFLA_LINK_NETNSID = 16, 37
@@ -38,11 +38,7 @@ def wait_for_carrier(route: NetlinkSocket, *indexes: int) -> None:
 
 
 def _is_up(message: Message) -> bool:
-    # one of the first: the many that come after it are not looked at
-    for kind, value in attribute_list(message.body, LINK.size):
-        if kind == _IFLA_OPERSTATE:
-            return number(value) == _IF_OPER_UP
-    return False
+    return number(first(message.body, _IFLA_OPERSTATE, LINK.size)) == _IF_OPER_UP
 
 
 def other_end(message: Message) -> int:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ..errors import KernelError, MissingFeature, NetlinkError
 from . import sysctl
 from .netlink import Request
-from .wire import attribute, attribute_list, attributes, be32, nested
+from .wire import attribute, attributes, be32, nested
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -112,11 +112,6 @@ def count_connections() -> int:
         if exc.errno != errno.ENOENT:
             raise
         return 0
-
-
-def first(buffer: bytes, kind: int, start: int = 0) -> bytes:
-    """Return an attribute, without a look at what follows it: there may be many."""
-    return next(data for it, data in attribute_list(buffer, start) if it == kind)
 
 
 def deletion(message: Message, version: int) -> Request:

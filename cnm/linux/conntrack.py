@@ -41,10 +41,9 @@ from .connections import (
     delete_connections,
     deletion,
     dump_connections,
-    first,
 )
 from .netlink import Request
-from .wire import attribute, attributes, nested, u8, u32
+from .wire import attribute, attributes, first, nested, u8, u32
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

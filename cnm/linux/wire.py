@@ -150,6 +150,15 @@ def attribute_list(
         start += (size + 3) & ~3
 
 
+def first(buffer: bytes, kind: int, start: int = 0) -> bytes:
+    """Return an attribute, without a look at what follows it; ``b""`` if it is absent.
+
+    There may be many: forty of a link.
+    """
+    found = (data for it, data in attribute_list(buffer, start) if it == kind)
+    return next(found, b"")
+
+
 def messages(buffer: bytes) -> Iterator[tuple[int, int, int, int, int]]:
     """Yield type, flags, sequence number, start and end of body of each message."""
     start = 0

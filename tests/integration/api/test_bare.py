@@ -16,6 +16,7 @@ from cnm.lifecycle import remove_table
 from cnm.linux import NetlinkSocket, dump_routes, parse_route
 
 from ...conftest import host_links
+from .test_restore import remove_from
 from .traffic import serving
 
 
@@ -125,12 +126,7 @@ async def test_a_start_leaves_the_hosts_own_network(
             assert await stream.receive() == b"127.0.0.1"
     async with Controller(store=store) as controller:
         assert {it.outcome for it in controller.restored.entries} == {"kept"}
-        for sandbox in controller.sandboxes:
-            await sandbox.delete()
-        for network in controller.networks:
-            await network.delete(force=True)
-        services = controller._services
-        await services.kernel.run(remove_table, services)
+        await remove_from(controller)
 
 
 async def test_host(controller: Controller) -> None:

@@ -15,7 +15,6 @@ import pytest
 import cnm
 from cnm import Controller, restore, workers
 from cnm.journal import Deed
-from cnm.lifecycle import remove_table
 from cnm.linux import Sockets, delete_link, namespaces
 from cnm.records import network_record
 from cnm.store import Put
@@ -23,6 +22,7 @@ from cnm.types import JSON, NetworkState
 from cnm.workers import Workers
 
 from .fakes import LastingStore, Slow
+from .test_restore import remove_from
 
 #: Much more than it takes if nobody waits for the one that hangs.
 LONG = 30
@@ -62,15 +62,6 @@ class World:
                 await first.wait()
                 await second.wait()
 
-    async def remove(self, controller: Controller) -> None:
-        for sandbox in controller.sandboxes:
-            await sandbox.delete()
-        for network in controller.networks:
-            await network.delete(force=True)
-        # it stays with a persistent controller; the test takes it along
-        services = controller._services
-        await services.kernel.run(remove_table, services)
-
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
@@ -92,7 +83,7 @@ async def test_while_a_controller_runs(world: World) -> None:
             await network.create_endpoint("stray")
         await world.both("endpoint.deleted", partial(controller.gc, []))
         assert [network.endpoints for network in controller.networks] == [(), ()]
-        await world.remove(controller)
+        await remove_from(controller)
 
 
 async def test_when_a_controller_starts(world: World) -> None:
@@ -112,7 +103,7 @@ async def test_when_a_controller_starts(world: World) -> None:
             outcomes = [it.outcome for it in controller.restored.entries]
             assert sorted(outcomes) == ["kept"] * 4 + ["remade"] * 2
             assert await controller.check() == ()
-            await world.remove(controller)
+            await remove_from(controller)
 
     await world.both("endpoint.joined", start_again)
 
@@ -127,7 +118,7 @@ async def test_what_a_start_publishes_again(world: World) -> None:
                 it.ports for it in controller._services.networks.endpoints.values()
             ]
             assert all(ports)
-            await world.remove(controller)
+            await remove_from(controller)
 
     await world.both("endpoint.published", start)
 
@@ -160,7 +151,7 @@ async def test_what_was_interrupted(world: World, deed: Deed, event: str) -> Non
         async with world.running() as controller:
             assert await world.store.scan("intent/") == ()
             assert len(controller.restored.of("undone", "completed")) == 2
-            await world.remove(controller)
+            await remove_from(controller)
 
     await world.both(event, start)
 
@@ -178,7 +169,7 @@ async def test_what_is_left_of_lost_sandboxes(world: World) -> None:
                 "detached": 2,
                 "dropped": 2,
             }
-            await world.remove(controller)
+            await remove_from(controller)
 
     await world.both("endpoint.left", start)
 
@@ -228,7 +219,7 @@ async def test_things_of_one_network_are_done_in_order(world: World) -> None:
             "endpoint.deleted",
             "network.deleted",
         ]
-        await world.remove(controller)
+        await remove_from(controller)
 
 
 def _delete_interfaces(sockets: Sockets, controller: Controller) -> None:

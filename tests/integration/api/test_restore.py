@@ -56,16 +56,20 @@ def path(tmp_path: Path) -> Path:
 
 
 async def remove_all(path: Path) -> None:
-    """Remove all that a persistent controller has left, but for its table."""
+    """Remove all that a persistent controller has left."""
     async with Controller(store=SQLiteStore(path)) as controller:
-        for sandbox in controller.sandboxes:
-            await sandbox.delete()
-        for network in sorted(controller.networks, key=lambda n: n.info.config_only):
-            await network.delete(force=True)
-        assert (controller.networks, controller.sandboxes) == ((), ())
-        # the table stays with a persistent controller; the test takes it along
-        services = controller._services
-        await services.kernel.run(remove_table, services)
+        await remove_from(controller)
+
+
+async def remove_from(controller: Controller) -> None:
+    """Remove all that a controller has, and the table, which may persist."""
+    for sandbox in controller.sandboxes:
+        await sandbox.delete()
+    for network in sorted(controller.networks, key=lambda n: n.info.config_only):
+        await network.delete(force=True)
+    assert (controller.networks, controller.sandboxes) == ((), ())
+    services = controller._services
+    await services.kernel.run(remove_table, services)
 
 
 async def test_everything_is_back(path: Path) -> None:
